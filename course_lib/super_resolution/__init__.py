@@ -1,0 +1,1 @@
+"""Super-resolution: so far how its results are measured."""

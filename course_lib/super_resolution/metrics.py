@@ -1,0 +1,137 @@
+"""How close two pictures are, in the two conventions of the super-resolution literature: PSNR and SSIM on luminance."""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from course_lib.upsampling import resize
+
+_WEIGHTS = (65.481, 128.553, 24.966)
+_WINDOW, _SIGMA = 11, 1.5
+
+
+def _check_picture(name: str, image: Tensor) -> None:
+    if not isinstance(image, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
+    if not image.is_floating_point():
+        raise TypeError(f"{name} must be floating point in [0, 1], got {image.dtype}; datasets.from_uint8 converts")
+    if image.dim() < 3 or min(image.shape[-3:]) < 1:
+        raise ValueError(f"{name} must be (..., C, H, W) with C, H, W >= 1, got {tuple(image.shape)}")
+
+
+def _check_pair(image: Tensor, reference: Tensor, data_range: float) -> None:
+    _check_picture("image", image)
+    _check_picture("reference", reference)
+    if image.shape != reference.shape:
+        raise ValueError(
+            f"image and reference must have the same shape, got {tuple(image.shape)} and {tuple(reference.shape)}; "
+            "is one of them not cut to a multiple of the scale (modcrop)?"
+        )
+    if not data_range > 0:
+        raise ValueError(f"data_range must be the distance from black to white (1 or 255), got {data_range}")
+
+
+def luminance(image: Tensor, rounded: bool = False) -> Tensor:
+    """Return the luminance Y of BT.601 in its studio range: (..., 3, H, W) in [0, 1] -> (..., 1, H, W) in [16/255,
+    235/255].
+
+    Y = (16 + 65.481 R + 128.553 G + 24.966 B) / 255. A picture of one channel is its own luminance and comes back as
+    it is. rounded: to whole 255ths, as MATLAB's rgb2ycbcr does for 8-bit pictures; published numbers use it. Raises
+    ValueError for other channel counts.
+    """
+    _check_picture("image", image)
+    if image.shape[-3] == 1:
+        return image
+    if image.shape[-3] != 3:
+        raise ValueError(f"image must have 3 channels (RGB) or 1 (already luminance), got {image.shape[-3]}")
+    red, green, blue = (image[..., c : c + 1, :, :] for c in range(3))
+    y = (16 + _WEIGHTS[0] * red + _WEIGHTS[1] * green + _WEIGHTS[2] * blue) / 255
+    return (255 * y + 0.5).floor() / 255 if rounded else y
+
+
+def shave(image: Tensor, pixels: int) -> Tensor:
+    """Cut `pixels` from each side: (..., H, W) -> (..., H - 2 pixels, W - 2 pixels).
+
+    The outermost pixels of an enlarged picture depend on the border rule. Raises ValueError when nothing would be left.
+    """
+    _check_picture("image", image)
+    if pixels < 0 or 2 * pixels >= min(image.shape[-2:]):
+        raise ValueError(
+            f"pixels must be at least 0 and leave something of {image.shape[-2]} x {image.shape[-1]}, got {pixels}"
+        )
+    return image[..., pixels : image.shape[-2] - pixels, pixels : image.shape[-1] - pixels]
+
+
+def modcrop(image: Tensor, scale: int) -> Tensor:
+    """Cut the bottom and right so that height and width are multiples of `scale`: (..., H, W) -> (..., H - H % s, W -
+    W % s).
+
+    Raises ValueError for a scale that is no whole number >= 1 or exceeds the picture.
+    """
+    _check_picture("image", image)
+    height, width = image.shape[-2:]
+    if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= min(height, width):
+        raise ValueError(
+            f"scale must be a whole number from 1 to {min(height, width)} for {height} x {width}, got {scale!r}"
+        )
+    return image[..., : height - height % scale, : width - width % scale]
+
+
+def psnr(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
+    """Return the peak signal-to-noise ratio in decibels, 10 log10(data_range^2 / mean squared error).
+
+    Both (..., C, H, W); the mean runs over C, H and W, so the result is (...). Infinite for equal pictures. Raises
+    ValueError for different shapes.
+    """
+    _check_pair(image, reference, data_range)
+    error = (image - reference).square().mean(dim=(-3, -2, -1))
+    return 10 * torch.log10(data_range**2 / error)
+
+
+def ssim(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
+    """Return the structural similarity, 1 for equal pictures (Wang et al. 2004, eq. 13).
+
+    Both (..., C, H, W); the result is (...), the mean over channels and over all places where the 11 x 11 Gaussian
+    window of sigma 1.5 lies inside. K1 = 0.01, K2 = 0.03. Raises ValueError for different shapes or sides below 11.
+    """
+    _check_pair(image, reference, data_range)
+    if min(image.shape[-2:]) < _WINDOW:
+        raise ValueError(
+            f"image must be at least {_WINDOW} x {_WINDOW} pixels for the window of SSIM, got {tuple(image.shape)}"
+        )
+    x, y = (part.reshape(-1, 1, *part.shape[-2:]) for part in (image, reference))
+    mean_x, mean_y = _window_mean(x), _window_mean(y)
+    var_x = _window_mean(x * x) - mean_x**2
+    var_y = _window_mean(y * y) - mean_y**2
+    both = _window_mean(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    parts = (2 * mean_x * mean_y + c1) * (2 * both + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    return parts.reshape(*image.shape[:-2], -1).mean(dim=(-2, -1))
+
+
+def _window_mean(planes: Tensor) -> Tensor:
+    distance = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
+    weights = torch.exp(-(distance**2) / (2 * _SIGMA**2))
+    weights = (weights / weights.sum()).to(planes)
+    return F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+
+
+def benchmark(reference: Tensor, model: Callable[[Tensor, int], Tensor], scale: int) -> tuple[float, float]:
+    """Return (PSNR, SSIM) of a luminance model on one 8-bit picture, by the protocol of the published bicubic rows.
+
+    reference: (3 or 1, H, W) in [0, 1], whole 255ths. model(low, scale): (1, h, w) -> (1, h * scale, w * scale),
+    float64. The picture is cut to a multiple of `scale`; its rounded luminance is shrunk bicubically (a = -1/2,
+    antialiased, symmetric border) and NOT rounded; the result is rounded to 8 bits; `scale` pixels of border are cut
+    off. Raises ValueError as its parts do.
+    """
+    high = luminance(modcrop(reference.to(torch.float64), scale), rounded=True)
+    low = resize(high, scale=Fraction(1, scale), method="bicubic", a=-0.5, antialias=True, border="symmetric")
+    raw = model(low, scale)
+    if raw.shape != high.shape:
+        raise ValueError(f"model must return {tuple(high.shape)} for scale {scale}, got {tuple(raw.shape)}")
+    result = (255 * raw.clamp(0, 1) + 0.5).floor() / 255
+    result, high = shave(result, scale), shave(high, scale)
+    return float(psnr(result, high)), float(ssim(result, high))

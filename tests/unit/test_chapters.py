@@ -1,4 +1,4 @@
-"""The book's tables. Oracle: the rules that each table states about itself, and small tables written wrongly on purpose."""
+"""The book's tables. Oracle: the rules that each table states about itself, and tables written wrongly on purpose."""
 
 import dataclasses
 

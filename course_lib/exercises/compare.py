@@ -1,0 +1,136 @@
+"""Comparisons for checks: each says what came and what was expected."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+from numbers import Number
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+class Wrong(Exception):
+    """The answer is not right; the message says what came and what was expected."""
+
+
+class Empty(Exception):
+    """Nothing has been answered yet."""
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value is a placeholder: None, ..., a blank text, or a collection that still holds one of these."""
+    if value is None or value is Ellipsis or (isinstance(value, str) and not value.strip()):
+        return True
+    if isinstance(value, Mapping):
+        return any(is_empty(v) for v in value.values())
+    return isinstance(value, (list, tuple)) and any(is_empty(v) for v in value)
+
+
+def same_numbers(answer: object, expected: object, name: str = "the answer", tolerance: float = 1e-6) -> None:
+    """Raise `Wrong` unless answer and expected are the same numbers, of the same shape.
+
+    Both: number, Fraction, tensor, array, or (nested) list or tuple of numbers. tolerance: of the difference, absolute
+    below 1 and relative above. The message gives both values, or for arrays the first place that differs.
+    """
+    came, wanted = _array(answer, name), _array(expected, "expected")
+    if came.shape != wanted.shape:
+        raise Wrong(f"{name} came with shape {_shape(came)}, expected {_shape(wanted)}")
+    bad = ~(np.abs(came - wanted) <= tolerance * np.maximum(1.0, np.abs(wanted)))
+    bad &= ~((came == wanted) | (np.isnan(came) & np.isnan(wanted)))
+    if not bad.any():
+        return
+    if came.size <= 8:
+        raise Wrong(f"{name} came as {_text(answer)}, expected {_text(expected)}")
+    place = tuple(int(k) for k in np.argwhere(bad)[0])
+    raise Wrong(
+        f"{name} differs at {int(bad.sum())} of {came.size} places; the first is {list(place)}: "
+        f"came {came[place]:.6g}, expected {wanted[place]:.6g}"
+    )
+
+
+def same_call(
+    answer: Callable[..., Any],
+    args: Sequence[Any],
+    expected: object,
+    name: str | None = None,
+    tolerance: float = 1e-6,
+    **kwargs: Any,
+) -> None:
+    """Call the answer with a copy of args (and kwargs) and compare its result with `same_numbers`.
+
+    The message shows the call: "f(3, 0.5) came as 1.3, expected 1.25". Raises `Wrong` also when answer is no function.
+    """
+    if not callable(answer):
+        raise Wrong(f"the answer came as {_kind(answer)}, expected a function")
+    shown = [_short(a) for a in args] + [f"{k}={_short(v)}" for k, v in kwargs.items()]
+    call = name or f"{getattr(answer, '__name__', 'f')}({', '.join(shown)})"
+    same_numbers(answer(*copy.deepcopy(list(args)), **copy.deepcopy(kwargs)), expected, call, tolerance)
+
+
+def same_choice(answer: object, expected: str, why_not: Mapping[str, str]) -> None:
+    """Raise `Wrong` unless the answer is the expected choice, upper or lower case.
+
+    why_not: {wrong choice: what speaks against it}; an answer that is no choice is told which there are.
+    """
+    choices = sorted({expected, *why_not})
+    given = answer.strip().lower() if isinstance(answer, str) else ""
+    by_key = {c.lower(): c for c in choices}
+    if given not in by_key:
+        raise Wrong(f"the answer came as {_text(answer)}, expected one of {', '.join(map(repr, choices))}")
+    if by_key[given] != expected:
+        raise Wrong(f"the answer came as {by_key[given]!r}: {why_not[by_key[given]]}")
+
+
+def _array(value: object, name: str) -> npt.NDArray[np.float64]:
+    plain = _plain(value)
+    try:
+        array = np.asarray(plain, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise Wrong(f"{name} came as {_kind(value)}, expected numbers") from None
+    if isinstance(value, str) or array.dtype == object:
+        raise Wrong(f"{name} came as {_kind(value)}, expected numbers")
+    return array
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, torch.Tensor):
+        dense = value.detach().cpu()
+        return (dense if dense.layout == torch.strided else dense.to_dense()).double().numpy()
+    if isinstance(value, (list, tuple, range)):
+        return [_plain(v) for v in value]
+    return float(value) if isinstance(value, Fraction) else value
+
+
+def _shape(array: npt.NDArray[np.float64]) -> str:
+    return "() (one number)" if array.ndim == 0 else str(array.shape)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return f"the text {_short(value)}"
+    return f"{type(value).__name__} {_short(value)}" if isinstance(value, Number) else f"a {type(value).__name__}"
+
+
+def _text(value: object) -> str:
+    """A value of at most eight numbers, in full and without type names."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        inner = ", ".join(_text(v) for v in value)
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.8g}"
+    return str(value) if isinstance(value, (Number, range)) else repr(value)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return _text(value) if np.prod(value.shape) <= 8 else f"<{type(value).__name__} {tuple(value.shape)}>"
+    text = _text(value) if isinstance(value, (list, tuple, Number)) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -56,7 +56,8 @@ def resample_row(
                 continue
             w = kernel((x - k) / stretch)
             total, weight = total + w * pixel_at(row, k, border), weight + w
-        out.append(total / weight)
+        # Beyond the last pixel a dropped border may leave nothing to read: then the edge answers.
+        out.append(total / weight if weight else pixel_at(row, math.floor(x), "replicate"))
     return out
 
 

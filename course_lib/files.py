@@ -17,6 +17,10 @@ _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 class CannotWrite(OSError):
     """A file could not be written; whatever stood there before is untouched."""
 
+    def __str__(self) -> str:
+        """Return the sentence without Python's error number."""
+        return str(self.strerror)
+
 
 def data_dir() -> Path:
     """Return the folder of the data that the project ships (registry, measurements, chapter tables).

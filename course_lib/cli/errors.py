@@ -1,0 +1,38 @@
+"""How the command line fails: one line that names the problem on stderr, and an exit code."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import typer
+
+FAILURE, INTERRUPTED = 1, 130
+
+
+class Refused(ValueError):
+    """A request that cannot be fulfilled, found before anything was touched."""
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn foreseeable problems (files, values, memory) into `error: ...` and exit code 1; Ctrl-C into 130.
+
+    Anything else is a defect of this program and keeps its traceback.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("stopped: nothing was written", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    except (OSError, ValueError, MemoryError) as error:
+        _fail(str(error) or "not enough memory")
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.OutOfMemoryError):
+            raise
+        _fail("not enough memory on the device; --device cpu needs less")
+
+
+def _fail(message: str) -> None:
+    typer.echo("error: " + " ".join(message.split()), err=True)
+    raise typer.Exit(FAILURE)

@@ -1,18 +1,25 @@
 """Everything a chapter shows: still figures, sliders with and without a kernel, guesses, the reader's picture, tables.
 
-from course_lib import show
+    from course_lib import show
 
-show.style()
-show.pictures({"input": x, "x4": y}, sentence="The same cat, and 16 times the pixels.")
-show.frames(render, scale=[1, 1.5, 2], watch="the whiskers", alt="cat, enlarged")          # kernel-free slider
-show.live(render, scale=show.slider(1, 8, 0.1), watch="the whiskers", alt="cat, enlarged")  # asks Python
+    show.style()
+    x = show.your_picture(size=(64, 96))
+    show.pictures({"input": x, "x4": y}, sentence="The same cat, and 16 times the pixels.")
+    show.frames(render, scale=[1, 1.5, 2], watch="the whiskers", alt="cat, enlarged")  # a slider without a kernel
+    show.live(render, scale=show.slider(1, 8, 0.1), watch="the whiskers", alt="cat, enlarged")  # Python at every move
+    show.pointer(x, draw, watch="the four weights", alt="cat")  # draw(y, x) at the place one points at
+
+Needs the extra `book` (matplotlib, ipywidgets, anywidget); the rest of the library does not.
 """
 
 from .frames import Frames, frames
 from .guess import guess
 from .live import Live, Slider, live, slider
+from .picture import UnsuitablePicture, Upload, forget_picture, store_picture, upload, your_picture
+from .pointer import Pointer, pointer
 from .static import figure, matrix, pictures
 from .style import COLOURS, DASHES, MARKERS, style
+from .tables import appendix, book_map, chapter, sampler_table
 
 __all__ = [
     "COLOURS",
@@ -20,13 +27,25 @@ __all__ = [
     "MARKERS",
     "Frames",
     "Live",
+    "Pointer",
     "Slider",
+    "UnsuitablePicture",
+    "Upload",
+    "appendix",
+    "book_map",
+    "chapter",
     "figure",
+    "forget_picture",
     "frames",
     "guess",
     "live",
     "matrix",
     "pictures",
+    "pointer",
+    "sampler_table",
     "slider",
+    "store_picture",
     "style",
+    "upload",
+    "your_picture",
 ]

@@ -27,8 +27,8 @@ _ON_INPUT = (
     "var c=this.closest('.course-frames'),k=0;"
     "c.querySelectorAll('input').forEach(function(i){k+=i.value*i.dataset.stride;"
     "var t=JSON.parse(i.dataset.texts)[i.value];i.nextElementSibling.textContent=t;i.setAttribute('aria-valuetext',t);"
-    "c.querySelectorAll('[data-move='+i.dataset.axis+']').forEach(function(m){"
-    "m.style[i.dataset.axis]=JSON.parse(i.dataset.places)[i.value]+'%'})});"
+    "c.querySelectorAll('[data-marker]').forEach(function(m){"
+    "m.style[i.dataset.side]=JSON.parse(i.dataset.places)[i.value]+'%'})});"
     "c.querySelectorAll('[data-frame]').forEach(function(m){m.style.display=m.dataset.frame==k?'block':'none'})"
 )
 
@@ -141,8 +141,8 @@ def assemble(
         raise ValueError(f"quality must be in 1..100, got {quality}")
     strides = [1] if len(axes) == 1 else [len(axes[1].values), 1]
     first = sum(axis.start * stride for axis, stride in zip(axes, strides, strict=True))
-    room = _WIDEST if base is None else _WIDEST - _shown_width([(base, False)], None, _WIDEST // 2) - 24
-    shown = _shown_width(pictures, width, room)
+    room = _WIDEST if base is None else _WIDEST - shown_width([(base, False)], None, _WIDEST // 2) - 24
+    shown = shown_width(pictures, width, room)
     texts = [" , ".join(pair) for pair in itertools.product(*([f"{a.name} = {t}" for t in a.texts] for a in axes))]
     alts = [f"{alt.strip().rstrip('.')}: {text.replace(' , ', ', ')}" for text in texts]
     content = ""
@@ -160,7 +160,7 @@ def assemble(
     )
 
 
-def _shown_width(pictures: Sequence[tuple[Bytes3, bool]], width: int | None, room: int) -> int:
+def shown_width(pictures: Sequence[tuple[Bytes3, bool]], width: int | None, room: int) -> int:
     """Screen width shared by all frames: a whole multiple of a small picture, never higher than a slide allows."""
     height, natural = max(((int(p.shape[0]), int(p.shape[1])) for p, _ in pictures), key=lambda shape: shape[1])
     wanted = width or natural * (max(1, 384 // max(height, natural)) if max(height, natural) <= SMALL_SIDE else 1)
@@ -184,7 +184,7 @@ def _image(pixels: Bytes3, drawing: bool, quality: int, alt: str, index: int, vi
 def _marked_base(base: Bytes3 | None, axes: Sequence[Axis], alt: str) -> str:
     if base is None:
         return ""
-    width = _shown_width([(base, False)], None, _WIDEST // 2)
+    width = shown_width([(base, False)], None, _WIDEST // 2)
     exact = is_small(base)
     data = encode(base, "WEBP", lossless=True, method=4) if exact else encode(base, "WEBP", quality=85, method=4)
     place = ";".join(f"{axis.side}:{axis.places[axis.start]:g}%" for axis in axes)
@@ -195,8 +195,7 @@ def _marked_base(base: Bytes3 | None, axes: Sequence[Axis], alt: str) -> str:
         f'<img alt="{html.escape(alt)}: where the point is" width="{width}" '
         f'src="data:image/webp;base64,{base64.b64encode(data).decode()}" '
         f'style="display:block;width:100%;height:auto;margin:0{crisp}">'
-        f'<span data-move="left" style="position:absolute;top:0;height:100%;width:0;{place}">'
-        f'</span><span data-move="top" data-marker="1" style="{_RING};{place}"></span></div>'
+        f'<span data-marker="1" style="{_RING};{place}"></span></div>'
     )
 
 
@@ -224,7 +223,7 @@ def _page(axes: Sequence[Axis], strides: Sequence[int], images: str, watch: str,
 def _slider(axis: Axis, stride: int) -> str:
     texts = axis.texts
     name = html.escape(axis.name.replace("_", " "))
-    places = f' data-axis="{axis.side}" data-places="{html.escape(json.dumps(axis.places))}"' if axis.places else ""
+    places = f' data-side="{axis.side}" data-places="{html.escape(json.dumps(axis.places))}"' if axis.places else ""
     wide = max(map(len, texts))
     return (
         f'<label style="display:flex;align-items:center;gap:10px;flex:1 1 260px;max-width:560px">'

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import html
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import ipywidgets  # type: ignore[import-untyped]
-from matplotlib.figure import Figure
 
-from .blocks import require_sentence, value_text
-from .pixels import Bytes3, Picture, encode, enlarge, is_small, preview_png, to_bytes3
+from .blocks import inline, require_sentence, value_text
+from .painter import SIDE, Form, Painter
+from .pixels import Picture, enlarge, preview_png
 
-_CACHED_BYTES: Final = 32_000_000
-_CACHED_PICTURES: Final = 256
 _BUTTONS: Final = 5
-SIDE: Final = 448
-"""A small picture is enlarged by whole pixels to about this many screen pixels."""
+_CARD: Final = {
+    "border": "1px solid rgba(127,127,127,.35)",
+    "padding": "12px 16px",
+    "width": "fit-content",
+    "max_width": "100%",
+    "min_width": "min(100%, 480px)",
+    "overflow": "visible",
+    "margin": "6px 0",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,16 @@ class Slider:
     value: float
 
     @property
+    def whole(self) -> bool:
+        """Whether it counts in whole numbers."""
+        return all(isinstance(v, int) for v in (self.min, self.max, self.step))
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point that its values need."""
+        return max(_digits(self.min), _digits(self.step))
+
+    @property
     def values(self) -> list[float]:
         """Every value the slider can take, rounded to the digits of its bounds: 3.4 is 3.4, not 3.4000000000000004."""
         count = math.floor((self.max - self.min) / self.step + 1e-9)
@@ -39,35 +53,33 @@ class Slider:
 
     def snap(self, value: float) -> float:
         """The value of the slider that is nearest to `value`."""
-        if all(isinstance(v, int) for v in (self.min, self.max, self.step)):
-            return int(self.min + round((value - self.min) / self.step) * self.step)
-        digits = max(_digits(v) for v in (self.min, self.step))
-        return round(self.min + round((value - self.min) / self.step) * self.step, digits)
+        steps = round((value - self.min) / self.step)
+        if self.whole:
+            return int(self.min + steps * self.step)
+        return round(self.min + steps * self.step, self.digits)
 
 
 def slider(min: float, max: float, step: float = 1, value: float | None = None) -> Slider:
-    """A slider for `live` from min to max in steps; whole numbers stay whole numbers.
+    """A slider for `live` from min to max in steps; when all three are whole numbers, so is what render gets.
 
     value: where it starts (default: min). Raises ValueError when the range is empty, the step is not positive, or the
     value is outside.
     """
-    numbers = {"min": min, "max": max, "step": step, "value": min if value is None else value}
-    for name, number in numbers.items():
+    start = min if value is None else value
+    for name, number in {"min": min, "max": max, "step": step, "value": start}.items():
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
             raise ValueError(f"{name} must be a finite number, got {number!r}")
     if step <= 0 or min >= max:
         raise ValueError(f"a slider needs min < max and step > 0, got min={min}, max={max}, step={step}")
-    if not min <= numbers["value"] <= max:
-        raise ValueError(f"value must be in {min}..{max}, got {value}")
-    made = Slider(min, max, step, numbers["value"])
-    return Slider(min, max, step, made.snap(made.value))
+    if not min <= start <= max:
+        raise ValueError(f"value must be in {min}..{max}, got {start}")
+    return Slider(min, max, step, Slider(min, max, step, start).snap(start))
 
 
 def _digits(number: float) -> int:
-    text = repr(float(number))
-    if "e" in text:
-        return max(0, -int(text.split("e")[1]) + len(text.split("e")[0].replace("-", "").replace(".", "")) - 1)
-    return len(text.split(".")[1].rstrip("0"))
+    mantissa, _, exponent = repr(float(number)).partition("e")
+    fraction = mantissa.partition(".")[2].rstrip("0")
+    return max(0, len(fraction) - int(exponent or 0))
 
 
 class Live:
@@ -76,30 +88,21 @@ class Live:
     The stored output of its cell is the start picture (PNG), so a notebook read without a kernel still shows it.
     """
 
-    def __init__(
-        self,
-        render: Callable[..., Picture],
-        choices: Mapping[str, Slider | tuple[Any, ...]],
-        watch: str,
-        alt: str,
-        form: str,
-    ) -> None:
+    def __init__(self, painter: Painter, choices: Mapping[str, Slider | tuple[Any, ...]], watch: str, alt: str) -> None:
         """Draw the start picture, so that an error in `render` is raised here and not hidden."""
-        self._render, self._choices, self._alt, self._form = render, dict(choices), alt, form
-        self._cache: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
-        self._cached_bytes = 0
-        self.controls = {name: _control(name, choice) for name, choice in choices.items()}
+        self._painter, self._choices, self._alt = painter, dict(choices), alt.strip()
+        self.controls: dict[str, Any] = {name: _control(name, choice) for name, choice in choices.items()}
         self.start: dict[str, Any] = self._current()
-        self._start_png = preview_png(self._draw(self.start)[0])
+        self._start_png = preview_png(enlarge(painter.pixels(**self.start)[0], SIDE))
         self.image = ipywidgets.Image(value=self.render_bytes(**self.start), layout={"max_width": "100%"})
-        self.message = ipywidgets.HTML("", layout={"min_height": "24px", "margin": "0"})
         self.image.tooltip = self._describe(self.start)
-        about = ipywidgets.HTML(f"<strong>Watch:</strong> {html.escape(watch)}")
-        controls = ipywidgets.Box(
+        self.message = ipywidgets.HTML("", layout={"display": "none"})
+        row = ipywidgets.Box(
             list(self.controls.values()),
-            layout={"flex_flow": "row wrap", "grid_gap": "4px 28px", "overflow": "visible"},
+            layout={"flex_flow": "row wrap", "grid_gap": "4px 28px", "overflow": "visible", "margin": "0 0 6px 0"},
         )
-        self.widget = ipywidgets.VBox([controls, self.image, self.message, about], layout=_CARD)
+        about = ipywidgets.HTML(f"<strong>Watch:</strong> {inline(watch)}")
+        self.widget = ipywidgets.VBox([row, self.image, self.message, about], layout=_CARD)
         for control in self.controls.values():
             control.observe(self._moved, names="value")
 
@@ -109,24 +112,11 @@ class Live:
         return list(choice.values) if isinstance(choice, Slider) else list(choice)
 
     def render_bytes(self, **values: Any) -> bytes:
-        """The encoded picture (JPEG or PNG) at these values; those not given keep their start. Errors are raised.
-
-        The last pictures are kept (256 of them, at most 32 MB), so going back costs nothing.
-        """
+        """The encoded picture (JPEG or PNG) at these values; those not given keep their start. Errors are raised."""
         unknown = set(values) - set(self.controls)
         if unknown:
             raise ValueError(f"there is no control {sorted(unknown)}; the controls are {list(self.controls)}")
-        full = {name: self._snap(name, values.get(name, self.start[name])) for name in self.controls}
-        key = tuple(full.values())
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        data = self._encode(*self._draw(full))
-        self._cache[key] = data
-        self._cached_bytes += len(data)
-        while len(self._cache) > 1 and (self._cached_bytes > _CACHED_BYTES or len(self._cache) > _CACHED_PICTURES):
-            self._cached_bytes -= len(self._cache.popitem(last=False)[1])
-        return data
+        return self._painter.paint(**{k: self._snap(k, values.get(k, self.start[k])) for k in self.controls})
 
     def _snap(self, name: str, value: Any) -> Any:
         choice = self._choices[name]
@@ -135,72 +125,53 @@ class Live:
     def _current(self) -> dict[str, Any]:
         return {name: self._snap(name, control.value) for name, control in self.controls.items()}
 
-    def _draw(self, values: Mapping[str, Any]) -> tuple[Bytes3, bool]:
-        picture = self._render(**values)
-        pixels = to_bytes3(picture, f"render({', '.join(f'{k}={v!r}' for k, v in values.items())})")
-        return enlarge(pixels, SIDE), isinstance(picture, Figure) or is_small(pixels)
-
-    def _encode(self, pixels: Bytes3, drawing: bool) -> bytes:
-        if self._form == "png" or (self._form == "auto" and drawing):
-            return encode(pixels, "PNG", compress_level=1)
-        return encode(pixels, "JPEG", quality=92, subsampling=0)
-
     def _describe(self, values: Mapping[str, Any]) -> str:
         said = ", ".join(f"{name.replace('_', ' ')} = {value_text(value)}" for name, value in values.items())
         return f"{self._alt.rstrip('.')}: {said}"
 
-    def _moved(self, change: Any) -> None:
+    def _moved(self, change: object) -> None:
         values = self._current()
         try:
             data = self.render_bytes(**values)
-        except Exception as error:  # whatever the render raises, the last good picture stays
-            self.message.value = (
-                f"<em>No picture for these values, the last one stays. "
-                f"{html.escape(type(error).__name__)}: {html.escape(str(error))}</em>"
-            )
+        except Exception as error:  # whatever render raises, the last good picture stays
+            self.message.value = f"<em>{trouble(error)}</em>"
+            self.message.layout.display = None
             return
         self.image.tooltip = self._describe(values)
         self.image.value = data
+        self.message.layout.display = "none"
         self.message.value = ""
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        view = self.widget._repr_mimebundle_()
-        alt = self._describe(self.start)
-        data = {**view, "image/png": self._start_png, "text/plain": repr(self)}
-        return data, {"image/png": {"alt": alt}}
+        data = {**self.widget._repr_mimebundle_(), "image/png": self._start_png, "text/plain": repr(self)}
+        return data, {"image/png": {"alt": self._describe(self.start)}}
 
     def __repr__(self) -> str:
         """What it is, in one line that never changes between runs."""
         return f"[live picture: {self._describe(self.start)}]"
 
 
-_CARD: Final = {
-    "border": "1px solid rgba(127,127,127,.35)",
-    "padding": "12px 16px",
-    "width": "fit-content",
-    "max_width": "100%",
-    "min_width": "min(100%, 480px)",
-    "overflow": "visible",
-    "margin": "6px 0",
-}
+def trouble(error: Exception) -> str:
+    """The calm line (HTML) that stands under the last good picture when `render` has raised."""
+    said = html.escape(f"{type(error).__name__}: {error}")
+    return f"There is no picture for these values, so the last one stays. {said}"
 
 
-def live(render: Callable[..., Picture], *, watch: str, alt: str, form: str = "auto", **parameters: Any) -> Live:
+def live(render: Callable[..., Picture], *, watch: str, alt: str, form: Form = "auto", **parameters: Any) -> Live:
     """A picture redrawn by Python at every move of its controls.
 
     render(**values) -> picture: (C, H, W) or (H, W), floats in [0, 1] or uint8, or a matplotlib Figure (closed here).
-    parameters: name=show.slider(...), a list of choices, or a bool (check box). watch: what to look for; alt: what the
-    picture is. form: "auto" (JPEG for photographs, PNG for figures and small pictures), "jpeg" or "png".
-    If render raises at some value, the last good picture stays and a calm line says why; at the start it raises.
-    Raises TypeError or ValueError for bad arguments.
+    parameters: name=show.slider(...), a list of choices (the first is shown first), or a bool (check box).
+    watch: what to look for; alt: what the picture is. form: "auto" (JPEG for photographs, PNG for figures and small
+    pictures), "jpeg" or "png". If render raises at some value, the last good picture stays and a calm line says why;
+    at the start values it raises. Raises TypeError or ValueError for bad arguments.
     """
     require_sentence(watch, "watch", "that says what to look for")
     require_sentence(alt, "alt", "that says what the picture is")
-    if form not in ("auto", "jpeg", "png"):
-        raise ValueError(f'form must be "auto", "jpeg" or "png", got {form!r}')
     if not parameters:
         raise ValueError("live needs at least one control by keyword, such as scale=show.slider(1, 8, 0.1)")
-    return Live(render, {name: _choice(name, given) for name, given in parameters.items()}, watch, alt, form)
+    painter = Painter(render, form)
+    return Live(painter, {name: _choice(name, given) for name, given in parameters.items()}, watch, alt)
 
 
 def _choice(name: str, given: Any) -> Slider | tuple[Any, ...]:
@@ -216,20 +187,15 @@ def _choice(name: str, given: Any) -> Slider | tuple[Any, ...]:
 def _control(name: str, choice: Slider | tuple[Any, ...]) -> Any:
     label: dict[str, Any] = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
     if isinstance(choice, Slider):
-        options = {"min": choice.min, "max": choice.max, "step": choice.step, "value": choice.value}
-        layout = {"width": "440px", "max_width": "100%"}
-        if isinstance(choice.value, int):
-            return ipywidgets.IntSlider(**options, **label, layout=layout, continuous_update=True)
-        digits = max(_digits(choice.step), _digits(choice.min))
-        return ipywidgets.FloatSlider(
-            **options, **label, layout=layout, continuous_update=True, readout_format=f".{digits}f"
-        )
+        label |= {"min": choice.min, "max": choice.max, "step": choice.step, "value": choice.value}
+        label |= {"continuous_update": True, "layout": {"width": "440px", "max_width": "100%"}}
+        if choice.whole:
+            return ipywidgets.IntSlider(**label)
+        return ipywidgets.FloatSlider(**label, readout_format=f".{choice.digits}f")
     if all(isinstance(value, bool) for value in choice):
         return ipywidgets.Checkbox(value=choice[0], indent=False, **label)
-    options_ = [(value_text(value), value) for value in choice]
+    label |= {"options": [(value_text(value), value) for value in choice], "value": choice[0]}
     if len(choice) <= _BUTTONS:
-        style = {**label["style"], "button_width": "auto"}
-        return ipywidgets.ToggleButtons(
-            options=options_, value=choice[0], description=label["description"], style=style
-        )
-    return ipywidgets.Dropdown(options=options_, value=choice[0], **label)
+        label["style"] = {**label["style"], "button_width": "auto"}
+        return ipywidgets.ToggleButtons(**label)
+    return ipywidgets.Dropdown(**label)

@@ -57,10 +57,10 @@ measure: $(READY)  ## record seconds and memory of each chapter
 	$(QUIET) $(BIN)/python publish/execute.py --measure
 
 slides: $(READY)  ## build the decks: build/slides
-	$(BIN)/python publish/slides.py
+	$(BIN)/python -m publish.slides.build
 
 book: $(READY)  ## build the book: build/book
-	$(BIN)/python publish/book.py
+	$(BIN)/python -m publish.book.build
 
 readme: $(READY)  ## renew the chapter table in README.md
 	$(BIN)/python publish/readme.py

@@ -1,0 +1,1 @@
+"""The book as pages, with search, glossary, bibliography and symbol index."""

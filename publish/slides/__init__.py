@@ -1,0 +1,1 @@
+"""Decks for a lecture hall without internet."""

@@ -166,8 +166,6 @@ def _border_runs(axis: Axis) -> list[tuple[int, int]]:
     reach = (2 if axis.method == "bicubic" else 1) * axis.stretch
     centre = source_coordinates(axis.n_in, axis.n_out, axis.scale, axis.grid)
     before, after = int((centre - reach < 0).sum()), int((centre + reach > axis.n_in - 1).sum())
-    if before + after >= axis.n_out:
-        return [(0, axis.n_out)]
     return [run for run in ((0, before), (axis.n_out - after, axis.n_out)) if run[0] < run[1]]
 
 

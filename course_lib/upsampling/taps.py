@@ -69,7 +69,7 @@ def unbounded_taps(axis: Axis, kernel: Kernel) -> tuple[Tensor, Tensor]:
     """
     stretch = axis.stretch
     radius = kernel.support * stretch
-    taps = math.ceil(2 * radius) + (1 if stretch > 1 else 0)
+    taps = math.ceil(2 * radius)
     if taps * axis.n_out > _MOST_TAPS:
         raise ValueError(
             f"scale must not shrink this far: each of {axis.n_out} outputs would read {taps} pixels "

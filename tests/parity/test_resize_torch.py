@@ -90,10 +90,12 @@ def test_antialiased_align_corners(shape, size, mode):
 @pytest.mark.parametrize("scale", [4, 2, 0.5, 0.25])
 @pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
 @pytest.mark.parametrize("border", ["replicate", "symmetric", "renormalise"])
-def test_both_roads_lead_to_the_same_picture(dtype, scale, method, border):
+@pytest.mark.parametrize("a", [-0.5, -0.75])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_both_roads_lead_to_the_same_picture(dtype, scale, method, border, a, antialias):
     """Where resize calls PyTorch's kernel inside, the matrices give the same numbers (oracle: `resize_matrix`)."""
     image = picture(32, 48).to(dtype)
-    rules = {"method": method, "border": border}
+    rules = {"method": method, "border": border, "a": a, "antialias": antialias}
     a_h, a_w = (resize_matrix(n, int(n * scale), scale, **rules, dtype=dtype).to_dense() for n in (32, 48))
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     agree(image, lambda x: resize(x, scale, **rules), lambda x: a_h @ x @ a_w.T, tolerance)

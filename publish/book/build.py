@@ -1,0 +1,197 @@
+"""Build the book as pages: build/book/index.html, to be read from a disk or served, without one remote request.
+
+python -m publish.book.build [--out FOLDER]
+"""
+
+import argparse
+import html
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from course_lib.chapters import PARTS, Chapter, all_chapters, all_terms
+from publish.vendor import VendorMissing, vendor
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+API = {
+    "course_lib.upsampling": "Kernels, grids and resize: what an engineer imports.",
+    "course_lib.plain": "The slow, readable forms: what one sees through, and what the tests compare with.",
+    "course_lib.datasets": "Photographs, test pictures and the sets that are downloaded.",
+    "course_lib.super_resolution.metrics": "PSNR and SSIM with their protocols.",
+    "course_lib.show": "What the chapters show: figures, sliders, guesses.",
+    "course_lib.exercises": "Checks, hints and solutions.",
+    "course_lib.chapters": "The book's own tables.",
+    "course_lib.measurements": "Recorded results.",
+}
+
+
+class BookFailed(RuntimeError):
+    """Sphinx found something to complain about; its words are in the message."""
+
+
+def lay_out(source: Path) -> None:
+    """Write the sources of the book into an empty folder: pages, notebooks, code and tests that the chapters name."""
+    written = [c for c in all_chapters() if c.written]
+    shared = vendor()
+    shutil.copytree(shared / "mathjax", source / "_static" / "mathjax")
+    shutil.copy(HERE / "book.css", source / "_static" / "book.css")
+    shutil.copy(HERE / "conf.py", source / "conf.py")
+    for chapter in written:
+        target = source / "notebooks" / chapter.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        notebook = nbformat.read(ROOT / "notebooks" / chapter.path, 4)
+        _keep_descriptions(notebook)
+        notebook.cells = [c for c in notebook.cells if c.metadata.get("slideshow", {}).get("slide_type") != "notes"]
+        notebook.cells.append(nbformat.v4.new_markdown_cell(_links(chapter), id="links"))
+        nbformat.write(notebook, target)
+    files = sorted({f for c in written for f in _files(c)})
+    for file in files:
+        (source / "files" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, source / "files" / file)
+    pages = {
+        "index.md": _index(written, files),
+        "glossary.md": _glossary(written),
+        "bibliography.md": _bibliography(written),
+        "symbols.md": _symbols(),
+        **{f"{_page(f)}.md": _listing(f) for f in files},
+    }
+    for name, text in pages.items():
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _keep_descriptions(notebook: nbformat.NotebookNode) -> None:
+    """Sphinx drops the descriptions of pictures in outputs; as HTML they stay."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            alt = output.get("metadata", {}).get("image/png", {}).get("alt")
+            if alt and "image/png" in output.data and "text/html" not in output.data:
+                source = output.data.pop("image/png").replace("\n", "")
+                picture = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">'
+                output.data["text/html"] = picture
+
+
+def _files(chapter: Chapter) -> list[Path]:
+    """The modules and tests that a chapter names, as files below the repository (folders: every file in them)."""
+    found = []
+    for module in chapter.modules:
+        path = ROOT.joinpath(*module.split("."))
+        found.append(path / "__init__.py" if path.is_dir() else path.with_suffix(".py"))
+    for name in chapter.tests:
+        path = ROOT / name
+        found += sorted(path.glob("test_*.py")) if path.is_dir() else [path]
+    return [f.relative_to(ROOT) for f in found]
+
+
+def _page(file: Path) -> str:
+    return f"code/{file.with_suffix('').as_posix().replace('/', '.')}"
+
+
+def _links(chapter: Chapter) -> str:
+    files = _files(chapter)
+    code = [f for f in files if f.parts[0] != "tests"]
+    tests = [f for f in files if f.parts[0] == "tests"]
+    up = "../../"
+    lines = [
+        f"- {title}: " + ", ".join(f"[{f.as_posix()}]({up}{_page(f)}.md)" for f in group)
+        for title, group in (("Modules", code), ("Tests", tests))
+        if group
+    ]
+    return "## Where this chapter's code lives\n\n" + "\n".join(lines)
+
+
+def _listing(file: Path) -> str:
+    return (
+        f"# `{file.as_posix()}`\n\n```{{literalinclude}} /files/{file.as_posix()}\n:language: python\n:linenos:\n```\n"
+    )
+
+
+def _index(written: list[Chapter], files: list[Path]) -> str:
+    rows = ""
+    for c in all_chapters():
+        title = f"[{c.title}](notebooks/{c.path.as_posix()})" if c.written else c.title
+        rows += f"| {c.number} | {title} | {c.question} | {c.hours:g} |{'' if c.written else ' to come'} |\n"
+    trees = ""
+    for part, title in PARTS.items():
+        entries = "\n".join(f"notebooks/{c.path.with_suffix('').as_posix()}" for c in written if c.part == part)
+        if entries:
+            trees += f"```{{toctree}}\n:caption: {title}\n:hidden:\n:maxdepth: 1\n\n{entries}\n```\n\n"
+    code = "\n".join(_page(f) for f in files)
+    return (
+        "# From bicubic to transformers\n\n"
+        "Image upsampling, super-resolution and detection, derived from first principles. Every formula is followed by "
+        "code that checks it, every claim by an experiment that can be run again.\n\n"
+        f"| | chapter | question | hours | |\n|---|---|---|---|---|\n{rows}\n{trees}"
+        "```{toctree}\n:caption: Look up\n:hidden:\n:maxdepth: 1\n\nglossary\nbibliography\nsymbols\n```\n\n"
+        f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n:caption: Code and tests\n\n{code}\n```\n"
+    )
+
+
+def _used_in(written: list[Chapter], uses) -> str:
+    links = [f"[{c.number}](notebooks/{c.path.as_posix()})" for c in written if uses(c)]
+    return f" (chapter {', '.join(links)})" if links else ""
+
+
+def _glossary(written: list[Chapter]) -> str:
+    text = "# Glossary\n\nEnglish, Chinese, and one line each.\n\n````{glossary}\n:sorted:\n\n"
+    for t in all_terms():
+        note = f" *Note:* {t.note}." if t.note else ""
+        used = _used_in(written, lambda c, t=t: t.english in c.terms)
+        text += f"{t.english}\n  **{t.chinese}** · {t.definition}{used}.{note}\n\n"
+    return text + "````\n"
+
+
+def _bibliography(written: list[Chapter]) -> str:
+    text = "# Bibliography\n"
+    found = {r.key: r for c in written for r in c.references}
+    for key in sorted(found, key=lambda k: found[k].text):
+        codes = dict.fromkeys(r.code for c in written for r in c.references if r.key == key and r.code)
+        equations = dict.fromkeys(r.equations for c in written for r in c.references if r.key == key and r.equations)
+        used = _used_in(written, lambda c, key=key: any(r.key == key for r in c.references))
+        text += f"\n({key})=\n- {found[key].text}{used}."
+        text += "".join(f" Equations: {e}." for e in equations) + "".join(f" Code: {c}." for c in codes) + "\n"
+    return text
+
+
+def _symbols() -> str:
+    text = (
+        "# Symbols\n\nEvery public name, with shapes, ranges and errors. The [index](genindex) lists them by letter.\n"
+    )
+    for module, about in API.items():
+        package = ROOT.joinpath(*module.split(".")).is_dir()
+        directive = f".. automodule:: {module}\n   :members:\n   :exclude-members: Scale\n"
+        directive += "   :imported-members:\n" if package else ""
+        text += f"\n## {module}\n\n{about}\n\n```{{eval-rst}}\n{directive}```\n"
+    return text
+
+
+def build(out: Path) -> Path:
+    """Build the pages into `out`; return the index page. Raises BookFailed on any warning of Sphinx, VendorMissing."""
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(Path(folder))
+        shutil.rmtree(out, ignore_errors=True)
+        command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+        command += ["-d", str(Path(folder, "_build")), folder, str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BookFailed(done.stderr.replace(f"{folder}/", "").strip())
+    return out / "index.html"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "book")
+    try:
+        print(build(parser.parse_args().out))
+    except (VendorMissing, BookFailed) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -69,7 +69,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise CannotWrite(errno.EISDIR, f"cannot write {path}: it is a folder; name a file inside it")
     probe = _beside(target)
     try:
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        probe.open("x").close()
     except OSError as error:
         raise _explain(error, target) from error
     probe.unlink()
@@ -77,7 +77,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 def _beside(target: Path) -> Path:
     # the same folder, because a rename is atomic only within one file system
-    return target.with_name(f".{target.name[:100]}.{secrets.token_hex(6)}.partial")
+    return target.with_name(f".{target.name[:60]}.{secrets.token_hex(6)}.partial")
 
 
 @overload
@@ -101,13 +101,12 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     if target.is_dir():
         raise CannotWrite(errno.EISDIR, f"cannot write {path}: it is a folder; name a file inside it")
     partial = _beside(target)
+    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     try:
-        # 0o666 less the umask, as any newly created file; tempfile would make it private
-        descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        # "x" and not the module tempfile, whose files are private to their owner
+        stream = open(partial, "x+b" if mode == "wb" else "x", **text)  # noqa: SIM115
     except OSError as error:
         raise _explain(error, target) from error
-    text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
-    stream = os.fdopen(descriptor, "w+b" if mode == "wb" else "w", **text)
     try:
         with stream:
             yield stream

@@ -1,0 +1,1 @@
+"""Clocks: how fast the library is on this machine, always beside something everybody knows."""

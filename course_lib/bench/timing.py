@@ -1,0 +1,54 @@
+"""Time several functions fairly: by turns, after a warm-up, by the median."""
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+
+def medians(
+    functions: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    device: str = "cpu",
+    done: Callable[[], Any] | None = None,
+) -> dict[str, float]:
+    """Return the median seconds of each function over `repeats` runs; the functions take turns in each repeat.
+
+    One run of each comes before and is not counted (tables of weights, memory, CUDA kernels). On CUDA the clock waits
+    for the device. `done` is called after each repeat. Raises ValueError for repeats < 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else _nothing
+    for function in functions.values():
+        function()
+    wait()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            wait()
+            seconds[name].append(time.perf_counter() - start)
+        if done is not None:
+            done()
+    return {name: statistics.median(runs) for name, runs in seconds.items()}
+
+
+def _nothing() -> None:
+    pass
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int | None) -> Iterator[int]:
+    """Let PyTorch use `count` CPU threads inside the block (None: leave it), and yield how many it uses."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -1,5 +1,6 @@
 """How long `resize` takes beside PyTorch, Pillow and scikit-image."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,8 @@ SMALL, LARGE = 512, 2048
 PROTOCOL = (
     f"3 x {SMALL} x {SMALL} -> {LARGE} (up) and back (down), float32; medians, one warm-up run, rivals by turns; every "
     "case beside torch's nearest equivalent: F.interpolate with the same method, antialias and align_corners "
-    "(half_pixel and origin: False); Pillow on 8-bit RGB; scikit-image order 3 on float32"
+    "(half_pixel and origin: False); Pillow on 8-bit RGB; scikit-image order 3 on float32; copy: each method "
+    "enlarging, without antialiasing, beside copying its result into new memory and filling as much with one number"
 )
 _DIRECTIONS = {"up": (SMALL, LARGE), "down": (LARGE, SMALL)}
 _GRIDS = ("half_pixel", "align_corners", "origin")
@@ -29,8 +31,8 @@ def run(device: str, threads: int | None, repeats: int, progress: bool = False, 
     """Return the times in milliseconds and their ratios to PyTorch's.
 
     small: side of the smaller picture (the larger is four times that). Returns {"threads", "device", "rivals": bicubic
-    antialiased in every library, "cases": every method, antialias, grid and border}; on CUDA each case also has
-    "of_bandwidth": bytes read and written once, per second, over what a plain copy moves.
+    antialiased in every library, "copy": see `_beside_copy`, "cases": every method, antialias, grid and border}; on
+    CUDA each case also has "of_bandwidth": bytes read and written once, per second, over what a plain copy moves.
     Raises ValueError for a device that is not there.
     """
     _check_device(device)
@@ -42,13 +44,15 @@ def run(device: str, threads: int | None, repeats: int, progress: bool = False, 
     cases = list(_cases())
     with (
         cpu_threads(threads) as used,
-        tqdm(total=len(cases) + 2, unit=" cases", disable=not progress, leave=False) as bar,
+        tqdm(total=len(cases) + 3, unit=" cases", disable=not progress, leave=False) as bar,
     ):
         bandwidth = _bandwidth(device)
         rivals = {}
         for direction, picture in pictures.items():
             rivals[direction] = _compare(_rivals(picture, sizes[direction]), repeats, device)
             bar.update()
+        copy = _beside_copy(pictures["up"], sizes["up"], repeats, device)
+        bar.update()
         rows = []
         for case in cases:
             picture, size = pictures[case["direction"]], sizes[case["direction"]]
@@ -59,7 +63,8 @@ def run(device: str, threads: int | None, repeats: int, progress: bool = False, 
                 row["of_bandwidth"] = round(moved / (times["ours_ms"] / 1e3) / bandwidth, 3)
             rows.append(row)
             bar.update()
-    return {"threads": used, "device": device, "side": small, "repeats": repeats, "rivals": rivals, "cases": rows}
+    about = {"threads": used, "device": device, "side": small, "repeats": repeats}
+    return {**about, "rivals": rivals, "copy": copy, "cases": rows}
 
 
 def _check_device(device: str) -> None:
@@ -107,6 +112,23 @@ def _rivals(picture: Tensor, size: int) -> dict[str, Callable[[], Any]]:
     return functions
 
 
+def _beside_copy(picture: Tensor, size: int, repeats: int, device: str) -> dict[str, Any]:
+    """Return what enlarging costs beside a plain copy of the result: times, ratios to the copy, and bytes moved.
+
+    "<what>_ms" for copy, fill and each of our methods, "<what>_over_copy" for all but the first; all of them write into
+    new memory. "copy_bytes" and "resize_bytes": read and written once each.
+    """
+    result = resize(picture, size=size, method="nearest")
+    functions: dict[str, Callable[[], Any]] = {"copy": result.clone, "fill": lambda: torch.full_like(result, 0.5)}
+    for method in ("nearest", "bilinear", "bicubic"):
+        functions[method] = functools.partial(resize, picture, size=size, method=method, antialias=False)
+    seconds = medians(functions, repeats, device)
+    times = {f"{name}_ms": round(1e3 * value, 3) for name, value in seconds.items()}
+    ratios = {f"{name}_over_copy": round(seconds[name] / seconds["copy"], 2) for name in functions if name != "copy"}
+    moved = {"copy_bytes": 2 * result.nbytes, "resize_bytes": picture.nbytes + result.nbytes}
+    return {**times, **ratios, **moved}
+
+
 def _compare(functions: dict[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, float]:
     seconds = medians(functions, repeats, device)
     times = {f"{name}_ms": round(1e3 * value, 3) for name, value in seconds.items()}
@@ -132,6 +154,11 @@ def table(values: dict[str, Any]) -> str:
     for direction, times in values["rivals"].items():
         shown = "  ".join(f"{name.removesuffix('_ms')} {value:.1f}" for name, value in times.items() if name != "ratio")
         lines.append(f"  {names[direction]:<22} {shown}  ratio {times['ratio']:.2f}")
+    copy = values["copy"]
+    beside = "  ".join(
+        f"{name} x{copy[f'{name}_over_copy']:.2f}" for name in ("fill", "nearest", "bilinear", "bicubic")
+    )
+    lines += ["", f"beside a plain copy of the enlarged picture, {copy['copy_ms']:.1f} ms", f"  {beside}"]
     for direction, title in names.items():
         lines += ["", f"{title}: method, antialias, grid, border"]
         for row in (row for row in values["cases"] if row["direction"] == direction):

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from .blocks import ACCENT, CARD, inline, require_sentence, value_text
-from .pixels import SMALL_SIDE, Bytes3, Picture, encode, is_small, to_bytes3
+from .pixels import SMALL_SIDE, Bytes3, Picture, encode, fewer_colours, is_small, to_bytes3
 
 LIMIT: Final = 400_000
 """Bytes of HTML that one cell may hold: a notebook with ten of them still opens at once."""
@@ -168,17 +169,26 @@ def shown_width(pictures: Sequence[tuple[Bytes3, bool]], width: int | None, room
 
 
 def _image(pixels: Bytes3, drawing: bool, quality: int, alt: str, index: int, visible: bool, width: int) -> str:
-    exact = is_small(pixels)
-    data = encode(pixels, "WEBP", lossless=True, quality=60, method=4) if exact or drawing else b""
-    if not exact and (not drawing or len(data) > 12_000):
-        lossy = encode(pixels, "WEBP", quality=quality, method=4)
-        data = lossy if not data or len(lossy) < len(data) else data
+    data = _smallest(pixels, drawing, quality)
     uri = "data:image/webp;base64," + base64.b64encode(data).decode()
     crisp = ";image-rendering:pixelated" if pixels.shape[1] < width else ""
     return (
         f'<img data-frame="{index}" alt="{html.escape(alt)}" width="{width}" src="{uri}" '
         f'style="display:{"block" if visible else "none"};max-width:100%;height:auto;margin:0{crisp}">'
     )
+
+
+def _smallest(pixels: Bytes3, drawing: bool, quality: int) -> bytes:
+    """WebP bytes: exact for small pictures, few flat colours for line drawings, else what takes least room."""
+    if is_small(pixels):
+        return encode(pixels, "WEBP", lossless=True, quality=60, method=4)
+    lossy = encode(pixels, "WEBP", quality=quality, method=4)
+    if not drawing:
+        return lossy
+    few = fewer_colours(pixels, 24)
+    # A photograph inside a figure would turn into a poster: the mean error (in steps of 255) tells them apart.
+    flat = few if np.abs(few.astype(np.int16) - pixels).mean() < 0.6 else pixels
+    return min(lossy, encode(flat, "WEBP", lossless=True, quality=60, method=4), key=len)
 
 
 def _marked_base(base: Bytes3 | None, axes: Sequence[Axis], alt: str) -> str:

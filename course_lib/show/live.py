@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import ipywidgets  # type: ignore[import-untyped]
 
-from .blocks import inline, require_sentence, value_text
+from .blocks import ACCENT, inline, require_sentence, value_text
 from .painter import SIDE, Form, Painter
 from .pixels import Picture, enlarge, preview_png
 
 _BUTTONS: Final = 5
+_UNSEEN: Final = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
 _CARD: Final = {
     "border": "1px solid rgba(127,127,127,.35)",
     "padding": "12px 16px",
@@ -95,14 +96,14 @@ class Live:
         self.start: dict[str, Any] = self._current()
         self._start_png = preview_png(enlarge(painter.pixels(**self.start)[0], SIDE))
         self.image = ipywidgets.Image(value=self.render_bytes(**self.start), layout={"max_width": "100%"})
-        self.image.tooltip = self._describe(self.start)
+        self.described = ipywidgets.HTML(self._hidden(self.start), layout={"height": "0", "margin": "0"})
         self.message = ipywidgets.HTML("", layout={"display": "none"})
         row = ipywidgets.Box(
             list(self.controls.values()),
             layout={"flex_flow": "row wrap", "grid_gap": "4px 28px", "overflow": "visible", "margin": "0 0 6px 0"},
         )
         about = ipywidgets.HTML(f"<strong>Watch:</strong> {inline(watch)}")
-        self.widget = ipywidgets.VBox([row, self.image, self.message, about], layout=_CARD)
+        self.widget = ipywidgets.VBox([row, self.image, self.described, self.message, about], layout=_CARD)
         for control in self.controls.values():
             control.observe(self._moved, names="value")
 
@@ -129,6 +130,10 @@ class Live:
         said = ", ".join(f"{name.replace('_', ' ')} = {value_text(value)}" for name, value in values.items())
         return f"{self._alt.rstrip('.')}: {said}"
 
+    def _hidden(self, values: Mapping[str, Any]) -> str:
+        # ipywidgets' Image has no alternative text of its own: this line is for screen readers only.
+        return f'<span role="status" style="{_UNSEEN}">{html.escape(self._describe(values))}</span>'
+
     def _moved(self, change: object) -> None:
         values = self._current()
         try:
@@ -137,8 +142,8 @@ class Live:
             self.message.value = f"<em>{trouble(error)}</em>"
             self.message.layout.display = None
             return
-        self.image.tooltip = self._describe(values)
         self.image.value = data
+        self.described.value = self._hidden(values)
         self.message.layout.display = "none"
         self.message.value = ""
 
@@ -188,6 +193,7 @@ def _control(name: str, choice: Slider | tuple[Any, ...]) -> Any:
     label: dict[str, Any] = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
     if isinstance(choice, Slider):
         label |= {"min": choice.min, "max": choice.max, "step": choice.step, "value": choice.value}
+        label["style"] = {**label["style"], "handle_color": ACCENT}
         label |= {"continuous_update": True, "layout": {"width": "440px", "max_width": "100%"}}
         if choice.whole:
             return ipywidgets.IntSlider(**label)
@@ -197,5 +203,6 @@ def _control(name: str, choice: Slider | tuple[Any, ...]) -> Any:
     label |= {"options": [(value_text(value), value) for value in choice], "value": choice[0]}
     if len(choice) <= _BUTTONS:
         label["style"] = {**label["style"], "button_width": "auto"}
+        label["layout"] = {"width": "max-content", "max_width": "100%"}
         return ipywidgets.ToggleButtons(**label)
     return ipywidgets.Dropdown(**label)

@@ -148,7 +148,7 @@ def pointer(
     watch: str,
     alt: str,
     start: tuple[float, float] | None = None,
-    grid: tuple[int, int] = (7, 7),
+    grid: tuple[int, int] = (5, 5),
     beside: bool = True,
     snap: bool = False,
 ) -> Pointer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -64,24 +63,23 @@ def pictures(
         raise ValueError(f"zoom must be a whole number >= 1, got {zoom}")
     arrays = [to_bytes3(image, f"picture {title!r}") for title, image in images.items()]
     columns = cols or min(len(arrays), 4)
-    screen = [_on_screen(a, zoom, size, (WIDEST - _GAP * (columns - 1)) // columns) for a in arrays]
+    room = (WIDEST - _GAP * (columns - 1)) // columns
+    screen = [_on_screen(a, zoom or (size or _side(arrays, room)) / max(a.shape[:2])) for a in arrays]
     fig = _contact_sheet(list(images), arrays, screen, columns)
     alt_text = alt or f"{', '.join(images)}. {text}"
     show_png(_png(fig, tight=False), text, alt_text)
 
 
-def _on_screen(array: Bytes3, zoom: int | None, size: int | None, room: int) -> tuple[int, int]:
+def _side(arrays: Sequence[Bytes3], room: int) -> int:
+    """The longer side of all pictures on the screen: a whole multiple of the smallest picture where there is room."""
+    longest: list[int] = [max(array.shape[:2]) for array in arrays]
+    wanted: int = min(room, max(420, *longest))
+    return wanted // min(longest) * min(longest) if wanted > 2 * min(longest) else wanted
+
+
+def _on_screen(array: Bytes3, factor: float) -> tuple[int, int]:
     """Height and width in screen pixels."""
-    height, width = array.shape[:2]
-    if zoom is not None:
-        return height * zoom, width * zoom
-    longest = max(height, width)
-    side = size or min(room, 420 if longest <= 420 else longest)
-    factor = side / longest
-    # Whole factors keep every pixel the same size; they are taken where that costs little of the room.
-    if size is None and factor > 2:
-        factor = math.floor(factor)
-    return max(1, round(height * factor)), max(1, round(width * factor))
+    return max(1, round(array.shape[0] * factor)), max(1, round(array.shape[1] * factor))
 
 
 def _contact_sheet(

@@ -67,15 +67,15 @@ def notebook_from_text(path: Path) -> nbformat.NotebookNode:
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         cell.metadata.pop("execution", None)
-    formats = notebook.metadata.get("jupytext", {}).get("formats", "ipynb,md:myst")
-    notebook.metadata = nbformat.from_dict({"jupytext": {"formats": formats}, "kernelspec": KERNEL})
+    # no pairing in the .ipynb: JupyterLab would refuse to open it whenever its file times differ from the .md's
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
     """Drop what differs between two runs: widget models, timing, language details of the kernel."""
-    notebook.metadata = nbformat.from_dict({k: notebook.metadata[k] for k in ("jupytext", "kernelspec")})
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):

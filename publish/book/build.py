@@ -54,10 +54,11 @@ def lay_out(source: Path) -> None:
         (source / "files" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, source / "files" / file)
     pages = {
-        "index.md": _index(written, files),
+        "index.md": _index(written),
         "glossary.md": _glossary(written),
         "bibliography.md": _bibliography(written),
         "symbols.md": _symbols(),
+        "code/index.md": _code_index(files),
         **{f"{_page(f)}.md": _listing(f) for f in files},
     }
     for name, text in pages.items():
@@ -112,7 +113,15 @@ def _listing(file: Path) -> str:
     )
 
 
-def _index(written: list[Chapter], files: list[Path]) -> str:
+def _code_index(files: list[Path]) -> str:
+    pages = "\n".join(_page(f).removeprefix("code/") for f in files)
+    return (
+        "# Code and tests\n\nThe modules that the chapters name, and the tests that hold them to their word.\n\n"
+        f"```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n"
+    )
+
+
+def _index(written: list[Chapter]) -> str:
     rows = ""
     for c in all_chapters():
         title = f"[{c.title}](notebooks/{c.path.as_posix()})" if c.written else c.title
@@ -122,14 +131,12 @@ def _index(written: list[Chapter], files: list[Path]) -> str:
         entries = "\n".join(f"notebooks/{c.path.with_suffix('').as_posix()}" for c in written if c.part == part)
         if entries:
             trees += f"```{{toctree}}\n:caption: {title}\n:hidden:\n:maxdepth: 1\n\n{entries}\n```\n\n"
-    code = "\n".join(_page(f) for f in files)
     return (
         "# From bicubic to transformers\n\n"
         "Image upsampling, super-resolution and detection, derived from first principles. Every formula is followed by "
         "code that checks it, every claim by an experiment that can be run again.\n\n"
         f"| | chapter | question | hours | |\n|---|---|---|---|---|\n{rows}\n{trees}"
-        "```{toctree}\n:caption: Look up\n:hidden:\n:maxdepth: 1\n\nglossary\nbibliography\nsymbols\n```\n\n"
-        f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n:caption: Code and tests\n\n{code}\n```\n"
+        "```{toctree}\n:caption: Look up\n:hidden:\n:maxdepth: 1\n\nglossary\nbibliography\nsymbols\ncode/index\n```\n"
     )
 
 

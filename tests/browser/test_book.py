@@ -23,7 +23,7 @@ def visit(watched, path) -> None:
 
 @pytest.mark.parametrize("chapter", WRITTEN, ids=lambda c: c.number)
 def test_chapter_page(chapter, book, open_page):
-    """Formulas are set, pictures are described, sliders move, links to code and tests lead somewhere, nothing remote."""
+    """Formulas are set, pictures described, sliders move, links to code and tests lead somewhere, nothing is remote."""
     watched = open_page(1280, 900)
     page = watched.page
     visit(watched, book / "notebooks" / chapter.path.with_suffix(".html"))

@@ -37,9 +37,14 @@ def test_an_interruption_keeps_the_old_file_and_leaves_nothing_else(
     """Oracle: the folder before the block."""
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")
-    with pytest.raises(interruption), atomic_write(target) as stream:
-        stream.write(b"new")
-        raise interruption
+
+    def interrupted() -> None:
+        with atomic_write(target) as stream:
+            stream.write(b"new")
+            raise interruption
+
+    with pytest.raises(interruption):
+        interrupted()
     assert target.read_bytes() == b"old"
     assert leftovers(tmp_path) == ["a.bin"]
 

@@ -100,7 +100,7 @@ def test_errors_teach() -> None:
         psnr(a, a[..., :-1])
     with pytest.raises(TypeError, match=r"reference must be floating point.*got torch.uint8"):
         psnr(a, (255 * a).to(torch.uint8))
-    with pytest.raises(TypeError, match="image must be a torch.Tensor, got ndarray"):
+    with pytest.raises(TypeError, match=r"image must be a torch\.Tensor, got ndarray"):
         ssim(a.numpy(), a)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 11 x 11"):
         ssim(a[..., :10], a[..., :10])

@@ -1,0 +1,93 @@
+import itertools
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib.bench import resize as bench
+from course_lib.bench.slider import _wander
+from course_lib.bench.timing import cpu_threads, medians
+
+
+def test_medians_take_turns_after_a_warm_up() -> None:
+    """Oracle: the order of the calls; a sleep of 5 ms lasts at least that long and outlasts doing nothing."""
+    calls: list[str] = []
+
+    def slow() -> None:
+        calls.append("slow")
+        time.sleep(0.005)
+
+    seconds = medians({"slow": slow, "fast": lambda: calls.append("fast")}, repeats=3)
+    assert calls == ["slow", "fast"] * 4
+    assert seconds["slow"] >= 0.005 > seconds["fast"]
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        medians({}, 0)
+
+
+def test_cpu_threads_are_given_back() -> None:
+    """Oracle: torch's own count, even after an error."""
+    before = torch.get_num_threads()
+
+    def fail() -> None:
+        with cpu_threads(1) as used:
+            assert used == torch.get_num_threads() == 1
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert torch.get_num_threads() == before
+
+
+def test_every_combination_is_timed_beside_a_rival_that_gives_the_same_size() -> None:
+    """Oracle: the count 2 (3 + 2 x 2 x 3 x 3); ratios are times divided."""
+    values = bench.run("cpu", 1, repeats=1, small=12)
+    assert len(values["cases"]) == 78
+    assert (
+        len({tuple(row[k] for k in ("direction", "method", "antialias", "grid", "border")) for row in values["cases"]})
+        == 78
+    )
+    assert set(values["rivals"]) == {"up", "down"}
+    for times in values["rivals"].values():
+        assert set(times) == {"ours_ms", "torch_ms", "pillow_ms", "scikit_image_ms", "ratio"}
+    for row in values["cases"]:
+        assert row["ours_ms"] > 0
+        assert row["torch_ms"] > 0
+    text = bench.table(values)
+    assert text.count("\n  bicubic ") == 36
+    worst = max(row["ratio"] for row in values["cases"])
+    assert f"worst ratio: x{worst:.2f}" in text
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_rivals_do_the_same_work(direction: str) -> None:
+    """Oracle: torch's antialiased bicubic is ours with the border renormalised; Pillow's to within its 8 bits."""
+    picture = 0.3 + 0.4 * torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0))  # nothing to clamp
+    size = 64 if direction == "up" else 4
+    made = {name: function() for name, function in bench._rivals(picture, size).items()}
+    assert torch.allclose(made["ours"], made["torch"][0], atol=1e-5)
+    eight_bit = np.asarray(made["pillow"]).astype(np.float32) / 255
+    assert np.abs(eight_bit - made["ours"].clamp(0, 1).permute(1, 2, 0).numpy()).max() < 3 / 255
+    assert made["scikit_image"].shape == (size, size, 3)
+
+
+def test_a_missing_device_is_named() -> None:
+    """Oracle: the message names what came."""
+    with pytest.raises(ValueError, match="got 'tpu'"):
+        bench.run("tpu", None, 1)
+
+
+def test_the_slider_always_moves() -> None:
+    """Oracle: no two neighbours are equal, the start included."""
+    path = [3.4, *_wander([1, 2.2, 3.4], 50, random.Random(0))]
+    assert len(path) == 51
+    assert all(a != b for a, b in itertools.pairwise(path))
+
+
+@pytest.mark.gpu
+def test_bandwidth_on_cuda() -> None:
+    """Oracle: a GPU copies between 50 GB/s and 20 TB/s."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    assert 5e10 < (bench._bandwidth("cuda") or 0) < 2e13

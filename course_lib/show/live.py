@@ -15,6 +15,8 @@ from .painter import SIDE, Form, Painter
 from .pixels import Picture, enlarge, preview_png
 
 _BUTTONS: Final = 5
+PICTURE: Final = {"max_width": "100%", "max_height": "80vh", "align_self": "flex-start", "margin": "0"}
+"""Layout of a live picture: its own size, smaller only where the window is."""
 _UNSEEN: Final = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap"
 _CARD: Final = {
     "border": "1px solid rgba(127,127,127,.35)",
@@ -95,11 +97,11 @@ class Live:
         self.controls: dict[str, Any] = {name: _control(name, choice) for name, choice in choices.items()}
         self.start: dict[str, Any] = self._current()
         self._start_png = preview_png(enlarge(painter.pixels(**self.start)[0], SIDE))
-        self.image = ipywidgets.Image(value=self.render_bytes(**self.start), layout={"max_width": "100%"})
+        self.image = ipywidgets.Image(value=self.render_bytes(**self.start), layout=PICTURE)
         self.described = ipywidgets.HTML(self._hidden(self.start), layout={"height": "0", "margin": "0"})
         self.message = ipywidgets.HTML("", layout={"display": "none"})
         row = ipywidgets.Box(
-            list(self.controls.values()),
+            [_labelled(name, control) for name, control in self.controls.items()],
             layout={"flex_flow": "row wrap", "grid_gap": "4px 28px", "overflow": "visible", "margin": "0 0 6px 0"},
         )
         about = ipywidgets.HTML(f"<strong>Watch:</strong> {inline(watch)}")
@@ -204,5 +206,14 @@ def _control(name: str, choice: Slider | tuple[Any, ...]) -> Any:
     if len(choice) <= _BUTTONS:
         label["style"] = {**label["style"], "button_width": "auto"}
         label["layout"] = {"width": "max-content", "max_width": "100%"}
+        label["description"] = ""
         return ipywidgets.ToggleButtons(**label)
     return ipywidgets.Dropdown(**label)
+
+
+def _labelled(name: str, control: Any) -> Any:
+    """Toggle buttons would put their own description on a line above them."""
+    if not isinstance(control, ipywidgets.ToggleButtons):
+        return control
+    text = ipywidgets.Label(name.replace("_", " "))
+    return ipywidgets.HBox([text, control], layout={"overflow": "visible", "grid_gap": "4px"})

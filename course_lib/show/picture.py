@@ -18,7 +18,8 @@ from course_lib.datasets.photographs import _fit
 from course_lib.files import atomic_write, cache_dir
 from course_lib.upsampling import resize
 
-from .pixels import encode, preview_png, to_bytes3
+from .live import PICTURE
+from .pixels import encode, is_small, preview_png, to_bytes3
 
 DEFAULT: Final = "chelsea"
 """The photograph (scikit-image, CC0) that stands in until the reader chooses one."""
@@ -126,9 +127,12 @@ class Upload:
 
     def __init__(self) -> None:
         """Show the picture chosen now, or the default."""
-        self.chooser = ipywidgets.FileUpload(accept="image/*", multiple=False, description="Choose a picture")
-        self.back = ipywidgets.Button(description="Back to the cat")
-        self.image = ipywidgets.Image(layout={"max_width": "100%"})
+        fit = {"width": "max-content"}
+        self.chooser = ipywidgets.FileUpload(
+            accept="image/*", multiple=False, description="Choose a picture", layout=fit
+        )
+        self.back = ipywidgets.Button(description="Back to the cat", layout=fit)
+        self.image = ipywidgets.Image(layout={**PICTURE, "max_width": "min(100%, 420px)"})
         self.message = ipywidgets.HTML()
         row = ipywidgets.HBox([self.chooser, self.back])
         self.widget = ipywidgets.VBox([row, self.image, self.message], layout={"margin": "6px 0"})
@@ -148,8 +152,9 @@ class Upload:
 
     def _show(self, said: str) -> None:
         image = your_picture()
-        self._preview = preview_png(to_bytes3(image))
-        self.image.value = self._preview
+        pixels = to_bytes3(image)
+        self._preview = preview_png(pixels)
+        self.image.value = encode(pixels, "PNG" if is_small(pixels) else "JPEG")
         self.message.value = f"{said} ({image.shape[1]} x {image.shape[2]} pixels)"
 
     def _received(self, change: Any) -> None:

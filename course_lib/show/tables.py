@@ -49,7 +49,10 @@ def book_map() -> Block:
         members = list(group)
         rows = [[c.number, _title(c), c.question, f"{c.hours:g}"] for c in members]
         hours = sum(c.hours for c in members)
-        parts.append(f"**{title}**, {hours:g} hours\n\n" + _table(["", "chapter", "its question", "hours"], rows))
+        parts.append(
+            f"**{title}**, {hours:g} {'hour' if hours == 1 else 'hours'}\n\n"
+            + _table(["", "chapter", "its question", "hours"], rows)
+        )
     return markdown("\n\n".join(parts))
 
 

@@ -51,7 +51,7 @@ def _explain(error: OSError, path: Path) -> CannotWrite:
     if error.errno in _FULL:
         room = "free some space or name another folder"
         return CannotWrite(error.errno, f"no space left on the disk while writing {path}: {room}; nothing was changed")
-    if error.errno == errno.ENOENT:
+    if error.errno == errno.ENOENT and not path.parent.exists():
         return CannotWrite(error.errno, f"cannot write {path}: the folder {path.parent} does not exist")
     if error.errno == errno.ENOTDIR:
         return CannotWrite(error.errno, f"cannot write {path}: {path.parent} is not a folder")

@@ -24,7 +24,9 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         typer.echo("stopped: nothing was written", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    except (OSError, ValueError, MemoryError) as error:
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ValueError, MemoryError) as error:
         _fail(str(error) or "not enough memory")
     except RuntimeError as error:
         torch = sys.modules.get("torch")

@@ -45,6 +45,7 @@ class Strips:
         height, width, self.channels = self.values.shape
         self.vertical = Axis(height, size[0], scale, method, antialias=antialias)
         self.horizontal = Axis(width, size[1], scale, method, antialias=antialias)
+        self.shrink_first = size[0] * width <= height * size[1]  # the cheaper order, as in `resize`
         row = 8 * self.channels * max(width, size[1])
         self.chunk = max(1, _BUFFER // row)
         self.shape = (*size, self.channels)
@@ -64,17 +65,22 @@ class Strips:
         # where one output row reads very many input rows (strong shrinking), they too come in chunks
         for start in range(low, high, self.chunk):
             stop = min(start + self.chunk, high)
-            total = total + band[:, start - low : stop - low] @ self._widened(start, stop)
-        return self._rounded(total)
+            planes = self._planes(start, stop)
+            if not self.shrink_first:
+                planes = self._widened(planes)
+            total = total + band[:, start - low : stop - low] @ planes
+        return self._rounded(self._widened(total) if self.shrink_first else total)
 
-    def _widened(self, first: int, end: int) -> Tensor:
-        """Return rows first..end-1 of the input with their final width, colours multiplied by alpha: (C, rows,
-        width).
-        """
+    def _planes(self, first: int, end: int) -> Tensor:
+        """Return rows first..end-1 of the input, colours multiplied by alpha: (C, rows, W) float64."""
         window = self.values[first:end, :, : self.channels - self.opaque]
         planes = torch.from_numpy(np.moveaxis(window, 2, 0).astype(np.float64)).to(self.device)
         if self.blended:
             planes[:-1] *= planes[-1:] / self.top
+        return planes
+
+    def _widened(self, planes: Tensor) -> Tensor:
+        """Multiply by A_w': (C, rows, W) -> (C, rows, W')."""
         block = 64 if self.horizontal.n_out >= self.horizontal.n_in else 16
         bands = dense_bands(self.horizontal, block, torch.float64, self.device)
         return torch.cat([planes[..., low:high] @ weights.T for low, high, weights in bands], dim=-1)

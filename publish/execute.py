@@ -60,7 +60,7 @@ class Result:
 
 def notebook_from_text(path: Path) -> nbformat.NotebookNode:
     """Return the notebook that a .md describes, without outputs; a cell's id depends on its kind and content alone."""
-    notebook = jupytext.read(path)
+    notebook = jupytext.read(path, fmt={"extension": ".md", "format_name": "myst"})
     seen: dict[str, int] = {}
     for cell in notebook.cells:
         digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:12]
@@ -91,6 +91,7 @@ def execute(path: Path, bar: tqdm) -> tuple[nbformat.NotebookNode, float, int]:
         timeout=CELL_SECONDS,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],
         coalesce_streams=True,
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_executed=lambda **_: bar.update(),

@@ -1,5 +1,5 @@
 # `make lab` and `make test` are all a newcomer needs; every target sets up .venv by itself.
-.PHONY: help lab test lint format test-browser run measure slides book readme lock clean
+.PHONY: help lab test lint format test-browser run measure slides book readme picture lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -51,10 +51,10 @@ test-browser: $(READY)  ## open every chapter, deck and page in a real Chromium
 	$(PYTEST) -rA -p no:cacheprovider tests/browser
 
 run: $(READY)  ## run the chapters again and store their outputs
-	$(QUIET) $(BIN)/python publish/execute.py
+	$(QUIET) $(BIN)/python -m publish.execute
 
 measure: $(READY)  ## record seconds and memory of each chapter
-	$(QUIET) $(BIN)/python publish/execute.py --measure
+	$(QUIET) $(BIN)/python -m publish.execute --measure
 
 slides: $(READY)  ## build the decks: build/slides
 	$(BIN)/python -m publish.slides.build
@@ -63,10 +63,15 @@ book: $(READY)  ## build the book: build/book
 	$(BIN)/python -m publish.book.build
 
 readme: $(READY)  ## renew the chapter table in README.md
-	$(BIN)/python publish/readme.py
+	$(BIN)/python -m publish.readme
+
+picture: $(READY)  ## take the picture of a chapter that README.md shows
+	mkdir -p build
+	COURSE_SCREENSHOT="$(CURDIR)/build/chapter.png" $(PYTEST) -n 0 -q tests/browser/test_lab.py -k 03
+	$(BIN)/python -m publish.readme --picture build/chapter.png
 
 lock: $(READY)  ## renew requirements.txt from what .venv holds
-	$(BIN)/python publish/lock.py
+	$(BIN)/python -m publish.lock
 
 clean:  ## remove .venv and everything that was built
 	rm -rf .venv build publish/vendor publish/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

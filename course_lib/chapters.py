@@ -189,7 +189,7 @@ def _rows(file: str, table: str) -> list[dict[str, Any]]:
 
 
 def _measured() -> dict[str, dict[str, int]]:
-    """Seconds and megabytes of each chapter, as `publish/execute.py --measure` recorded them (none: not measured)."""
+    """Seconds and megabytes of each chapter, as `make measure` recorded them (none: not measured)."""
     try:
         return dict(measurements.read("chapters")["values"])
     except measurements.MeasurementMissing:

@@ -1,8 +1,8 @@
 """Make each chapter's .ipynb from its .md: run it from the top and store outputs that are the same bytes every time.
 
-python publish/execute.py            every written chapter
-python publish/execute.py 03 04      these chapters (or paths of .md files)
-python publish/execute.py --measure  time them and record seconds and peak memory; no notebook is written
+python -m publish.execute            every written chapter
+python -m publish.execute 03 04      these chapters (or paths of .md files)
+python -m publish.execute --measure  time them and record seconds and peak memory; no notebook is written
 """
 
 import argparse
@@ -158,7 +158,7 @@ def record(results: list[Result]) -> None:
     measurements.write(
         "chapters",
         values,
-        command="python publish/execute.py --measure",
+        command="python -m publish.execute --measure",
         protocol="each chapter alone, top to bottom in a fresh kernel, one thread; seconds with the kernel's start, "
         "rounded up to 5; peak resident memory of the kernel, rounded up to 50 MB",
         data="the default picture",

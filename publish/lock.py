@@ -1,7 +1,7 @@
 """Write requirements.txt: the exact version of everything that pyproject.toml and its extras need, as installed here.
 
-python publish/lock.py          write it
-python publish/lock.py --check  say whether it would change, write nothing
+python -m publish.lock          write it
+python -m publish.lock --check  say whether it would change, write nothing
 """
 
 import argparse
@@ -18,7 +18,7 @@ from course_lib.files import atomic_write
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """\
 # The full lock: with these versions the stored outputs of the notebooks are reproduced.
-# Made by `python publish/lock.py` from the environment in use and the ranges in pyproject.toml; not edited by hand.
+# Made by `python -m publish.lock` from the environment in use and the ranges in pyproject.toml; not edited by hand.
 # Locked on Linux; torch brings the packages of its CUDA build itself, other systems add a few small ones.
 """
 GROUPS = {
@@ -77,7 +77,7 @@ def main() -> None:
     path = ROOT / "requirements.txt"
     if parser.parse_args().check:
         if not path.exists() or path.read_text(encoding="utf-8") != lock():
-            sys.exit("requirements.txt differs from this environment: run python publish/lock.py, or make clean")
+            sys.exit("requirements.txt differs from this environment: run python -m publish.lock, or make clean")
         return
     with atomic_write(path, "w") as stream:
         stream.write(lock())

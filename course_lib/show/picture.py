@@ -151,7 +151,10 @@ class Upload:
         return True
 
     def _show(self, said: str) -> None:
-        image = your_picture()
+        try:
+            image = your_picture()
+        except UnreadablePicture as error:
+            image, said = photograph(DEFAULT), f"{html.escape(str(error))}. Until then it is the cat."
         pixels = to_bytes3(image)
         self._preview = preview_png(pixels)
         self.image.value = encode(pixels, "PNG" if is_small(pixels) else "JPEG")

@@ -39,23 +39,22 @@ def to_bytes3(picture: Picture, name: str = "image") -> Bytes3:
         array = picture
     else:
         raise TypeError(f"{name} must be a tensor, an array or a matplotlib Figure, got {type(picture).__name__}")
-    return np.ascontiguousarray(_quantise(_channels_last(array, name), name))
+    pixels = _quantise(_channels_last(array, name), name)
+    return np.ascontiguousarray(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
 
 
 def _channels_last(array: npt.NDArray[Any], name: str) -> npt.NDArray[Any]:
     came = array.shape
     if array.ndim == 4 and array.shape[0] == 1:
         array = array[0]
-    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
-        array = np.moveaxis(array, 0, -1)
-    elif array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] in (1, 3):
-        # Ambiguous, for example (3, 8, 3): the book's pictures are channels first.
+    if array.ndim == 3 and array.shape[0] in (1, 3):
+        # (3, 8, 3) could be read both ways: the book's pictures are channels first.
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
         raise ValueError(f"{name} must be (C, H, W) with C = 1 or 3, or (H, W), with H, W >= 1, got {came}")
-    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array
+    return array
 
 
 def _quantise(array: npt.NDArray[Any], name: str) -> Bytes3:

@@ -127,7 +127,7 @@ class Pointer:
 
     def __repr__(self) -> str:
         """What it is, in one line that never changes between runs."""
-        return f"[picture to point at: {self._alt} Without a kernel: {len(self.positions)} places.]"
+        return f"[picture to point at: {self._alt.rstrip('.')}. Without a kernel: {len(self.positions)} places.]"
 
 
 def _axis(name: str, count: int, places: int, start: float, snap: bool, side: str) -> Axis:

@@ -1,0 +1,125 @@
+"""Exercises of chapter 04, bicubic."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from .compare import Wrong, same_call, same_numbers
+from .registry import exercise
+
+
+def halfway(a: Any) -> list[Any]:
+    """W(3/2) = 27a/8 - 45a/4 + 12a - 4a = a/8, and W(1/2) = (a+2)/8 - (a+3)/4 + 1 = (4-a)/8."""
+    return [a / 8, (4 - a) / 8, (4 - a) / 8, a / 8]
+
+
+def _outer_sign(a: Any) -> list[Any]:
+    return [-a / 8, (4 + a) / 8, (4 + a) / 8, -a / 8]
+
+
+def _only_minus_half(a: Any) -> list[Any]:
+    return [-1 / 16, 9 / 16, 9 / 16, -1 / 16]
+
+
+def _inner_first(a: Any) -> list[Any]:
+    return [(4 - a) / 8, a / 8, a / 8, (4 - a) / 8]
+
+
+@exercise(
+    "04.1",
+    title="the four weights halfway, for every a",
+    hints=(
+        "Halfway between two pixels, the four pixels are at distances 3/2, 1/2, 1/2 and 3/2.",
+        "Put x = 1/2 into the piece for |x| <= 1, and x = 3/2 into the piece for 1 < |x| < 2; collect what has an a.",
+        "The outer weight is 27a/8 - 45a/4 + 12a - 4a. The four must add up to 1, which gives you the inner one.",
+    ),
+    solution=halfway,
+    wrong=[
+        (_only_minus_half, "right for a = -1/2"),
+        (_outer_sign, "halfway(-0.75)"),
+        (_inner_first, "far pixels"),
+        ([-0.0625, 0.5625, 0.5625, -0.0625], "expected a function"),
+    ],
+)
+def check_04_1(answer: Any) -> None:
+    """Compare with W(3/2) and W(1/2) written as polynomials in a."""
+    if callable(answer):
+        came = list(answer(-0.75))
+        if len(came) == 4 and came == list(answer(-0.5)):
+            raise Wrong(f"halfway(-0.75) came as {came}, the same as for a = -0.5; right for a = -1/2 at most")
+        if len(came) == 4 and came[0] > came[1]:
+            raise Wrong(f"halfway(-0.75) came as {came}: the far pixels (first and last) weigh more than the near ones")
+    for a in (-0.75, -0.5, 0.0, Fraction(-1)):
+        same_call(answer, (a,), halfway(a))
+
+
+_WORST = 0.5 - math.sqrt(3) / 6
+
+
+@exercise(
+    "04.2",
+    title="where PyTorch's ramp is worst",
+    hints=(
+        "With a = -3/4 the error is (2a + 1) s (1 - s) (2s - 1). The factor 2a + 1 does not move the place, only the size.",
+        "Set the derivative of s (1 - s) (2s - 1) to zero; with s = 1/2 + d it is (1/4 - d*d) * 2d.",
+        "d = -sqrt(3)/6. Put s = 1/2 - sqrt(3)/6 back into the formula; both 2a + 1 and 2s - 1 are negative there.",
+    ),
+    solution=(_WORST, math.sqrt(3) / 36),
+    wrong=[
+        ((0.25, 0.046875), "s came as 0.25"),
+        ((1 - _WORST, -math.sqrt(3) / 36), "below one half"),
+        ((_WORST, -math.sqrt(3) / 36), "sign"),
+        ((_WORST, math.sqrt(3) / 18), "factor 2a + 1"),
+        (_WORST, "a pair"),
+    ],
+)
+def check_04_2(answer: Any) -> None:
+    """Oracle: the extremum of a cubic, by hand."""
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        raise Wrong(f"the answer came as {answer!r}, expected a pair (s, error)")
+    s, error = answer
+    same_numbers(s, s, "s")
+    same_numbers(error, error, "the error")
+    if abs(s - (1 - _WORST)) < 1e-3:
+        raise Wrong("s came from the other side; expected the place below one half")
+    same_numbers(s, _WORST, "s", tolerance=6e-5)
+    expected = math.sqrt(3) / 36
+    if abs(error + expected) < 1e-3:
+        raise Wrong(f"the error came with the wrong sign: {error:.5f}; look at the sign of both 2a + 1 and 2s - 1")
+    if abs(abs(error) - 2 * expected) < 1e-3:
+        raise Wrong(f"the error came as {error:.5f}, which is s (1 - s) (1 - 2s) alone: the factor 2a + 1 is missing")
+    same_numbers(error, expected, "the error", tolerance=6e-5)
+
+
+_UNHARMED = 2 - 2 * math.sqrt(2)
+
+
+@exercise(
+    "04.3",
+    title="the a that lets the wave pass",
+    hints=(
+        "With the weights of 04.1, a wave shifted by half a pixel keeps "
+        "2 (4 - a)/8 cos(w/2) + 2 a/8 cos(3w/2) of its height.",
+        "At w = pi/2 the two cosines are cos(pi/4) = sqrt(2)/2 and cos(3 pi/4) = -sqrt(2)/2.",
+        "So sqrt(2)/8 * (4 - 2a) = 1; solve for a.",
+    ),
+    solution=_UNHARMED,
+    wrong=[
+        (-0.75, "keeps 0.9723"),
+        (-1.0, "keeps 1.0607"),
+        (2 * math.sqrt(2) - 2, "positive"),
+        ((-0.8284,), "one number"),
+    ],
+)
+def check_04_3(answer: Any) -> None:
+    """Oracle: sqrt(2)/8 (4 - 2a) = 1, solved by hand."""
+    if isinstance(answer, (tuple, list)):
+        raise Wrong(f"the answer came as {answer!r}, expected one number")
+    same_numbers(answer, answer)
+    if answer > 0:
+        raise Wrong(f"the answer came as {float(answer):.4f}: a positive a would let the curve run backwards through pixels")
+    if abs(answer - _UNHARMED) > 6e-5:
+        kept = math.sqrt(2) / 8 * (4 - 2 * answer)
+        raise Wrong(f"the answer came as {float(answer):.6g}, with which the wave keeps {kept:.4f} of its height, not 1")

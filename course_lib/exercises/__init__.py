@@ -14,7 +14,7 @@ A chapter's exercises live in `chapter_NN.py`, which is found by its name:
 """
 
 from .ask import check, hint, solution
-from .compare import Empty, Wrong, same_call, same_choice, same_numbers
+from .compare import Empty, Wrong, one_number, same_call, same_choice, same_numbers
 from .examine import Verdict, examine
 from .registry import Exercise, UnknownExercise, exercise, exercises
 
@@ -29,6 +29,7 @@ __all__ = [
     "exercise",
     "exercises",
     "hint",
+    "one_number",
     "same_call",
     "same_choice",
     "same_numbers",

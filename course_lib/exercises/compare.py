@@ -39,8 +39,10 @@ def same_numbers(answer: object, expected: object, name: str = "the answer", tol
     came, wanted = _array(answer, name), _array(expected, "expected")
     if came.shape != wanted.shape:
         raise Wrong(f"{name} came with shape {_shape(came)}, expected {_shape(wanted)}")
-    bad = ~(np.abs(came - wanted) <= tolerance * np.maximum(1.0, np.abs(wanted)))
-    bad &= ~((came == wanted) | (np.isnan(came) & np.isnan(wanted)))
+    # NaN equals NaN here, and infinities are equal or not: neither has a distance.
+    bad = np.asarray(~((came == wanted) | (np.isnan(came) & np.isnan(wanted))))
+    finite = np.isfinite(came) & np.isfinite(wanted)
+    bad[finite] = np.abs(came[finite] - wanted[finite]) > tolerance * np.maximum(1.0, np.abs(wanted[finite]))
     if not bad.any():
         return
     if came.size <= 8:
@@ -50,6 +52,16 @@ def same_numbers(answer: object, expected: object, name: str = "the answer", tol
         f"{name} differs at {int(bad.sum())} of {came.size} places; the first is {list(place)}: "
         f"came {came[place]:.6g}, expected {wanted[place]:.6g}"
     )
+
+
+def one_number(answer: object, name: str = "the answer") -> float:
+    """The answer as a float, for checks that accept a range; raises `Wrong` unless it is one finite number."""
+    array = _array(answer, name)
+    if array.ndim != 0:
+        raise Wrong(f"{name} came with shape {_shape(array)}, expected one number")
+    if not np.isfinite(array):
+        raise Wrong(f"{name} came as {_text(float(array))}, expected a finite number")
+    return float(array)
 
 
 def same_call(

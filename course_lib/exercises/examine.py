@@ -7,6 +7,7 @@ import inspect
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CodeType, TracebackType
 from typing import Any, Literal
 
 from .compare import Empty, Wrong, is_empty
@@ -85,19 +86,26 @@ def _is_stub(function: Callable[..., Any]) -> bool:
         return False
     # Names used, or any constant but the docstring and None, mean that something was written.
     constants = set(code.co_consts) - {None, Ellipsis, getattr(function, "__doc__", None)}
-    return not code.co_names and not constants and code.co_nlocals == code.co_argcount + code.co_kwonlyargcount
+    stars = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    arguments = code.co_argcount + code.co_kwonlyargcount + stars
+    return not code.co_names and not constants and code.co_nlocals == arguments
 
 
 def _failure(answer: object, error: BaseException) -> str:
     """The error in one line, with the line of the reader's own code where it happened."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    said = " ".join(said.split())
-    code = getattr(answer, "__code__", None)
-    if code is None:
+    said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    if not inspect.isroutine(answer):
         return f"the answer (a {type(answer).__name__}) could not be used: {said}"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == code.co_filename]
     name = getattr(answer, "__name__", "your function")
-    if not frames:
-        return f"calling {name} raised {said}"
-    line = (frames[-1].line or "").strip()
-    return f"{name} raised {said}, in its line `{line}`" if line else f"{name} raised {said}"
+    line = _own_line(getattr(answer, "__code__", None), error.__traceback__)
+    return f"calling {name} raised {said}" if line is None else f"{name} raised {said}, in its line `{line}`"
+
+
+def _own_line(code: CodeType | None, trace: TracebackType | None) -> str | None:
+    """The last line in the reader's file that led to the error, once their function had been entered."""
+    while trace is not None and trace.tb_frame.f_code is not code:
+        trace = trace.tb_next
+    if code is None or trace is None:
+        return None
+    own = [frame for frame in traceback.extract_tb(trace) if frame.filename == code.co_filename]
+    return (own[-1].line or "").strip() or None

@@ -18,7 +18,8 @@ SLIDE = """() => {
   const seen = [...slide.querySelectorAll("*")].filter(e => {
     const r = e.getBoundingClientRect();
     const laid = getComputedStyle(e).position !== "absolute" && !e.closest(".notes, svg, mjx-assistive-mml");
-    return laid && r.width > 0 && r.height > 0;
+    const folded = e.closest("details:not([open])") && !e.closest("summary");
+    return laid && !folded && r.width > 0 && r.height > 0;
   });
   const bottom = Math.max(0, ...seen.map(e => e.getBoundingClientRect().bottom));
   const right = Math.max(0, ...seen.map(e => e.getBoundingClientRect().right));
@@ -27,7 +28,7 @@ SLIDE = """() => {
     index: Reveal.getSlidePastCount(), height: slide.scrollHeight, width: slide.scrollWidth, bottom, right,
     words: slide.innerText.trim().length, pictures: slide.querySelectorAll("img, svg, button").length,
     smallest: Math.min(99, ...small), clipped: [...slide.querySelectorAll("pre, table, mjx-container")].filter(
-      e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth > 0).length,
+      e => !e.closest("details:not([open])") && e.scrollWidth > e.clientWidth + 2 && e.clientWidth > 0).length,
     head: slide.innerText.trim().slice(0, 50),
   };
 }"""

@@ -49,7 +49,8 @@ def test_drift_is_seen(what, notebook):
 
 def test_ids_depend_on_content_alone(tmp_path):
     """Oracle: two readings of one text. Equal cells still get different ids; a new cell leaves the other ids alone."""
-    text = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n\none\n\n+++\n\ntwo\n\n+++\n\none\n"
+    head = "---\nkernelspec:\n  display_name: Python 3\n  language: python\n  name: python3\n---\n"
+    text = head + "\none\n\n+++\n\ntwo\n\n+++\n\none\n"
     (tmp_path / "a.md").write_text(text, encoding="utf-8")
     (tmp_path / "b.md").write_text(text.replace("two\n", "new\n\n+++\n\ntwo\n"), encoding="utf-8")
     first, again = (notebook_from_text(tmp_path / "a.md") for _ in range(2))

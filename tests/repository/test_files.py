@@ -161,8 +161,8 @@ def test_no_file_holds(what):
 
 def test_the_search_finds():
     """Each pattern finds an example of what it forbids, so the test above can fail."""
-    examples = ["model" + ".cuda" + "()", "open('/" + "root/x')", "https://pypi" + ".org/simple", '"resolved"' + ': "https'
-    ]  # fmt: skip
+    cuda, path = "model" + ".cuda" + "()", "open('/" + "root/x')"
+    examples = [cuda, path, "https://pypi" + ".org/simple", '"resolved"' + ': "https']
     for pattern, example in zip(FORBIDDEN.values(), examples, strict=True):
         assert re.search(pattern, example)
 

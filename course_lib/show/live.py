@@ -141,7 +141,7 @@ class Live:
         try:
             data = self.render_bytes(**values)
         except Exception as error:  # whatever render raises, the last good picture stays
-            self.message.value = f"<em>{trouble(error)}</em>"
+            self.message.value = f"<em>{html.escape(trouble(error))}</em>"
             self.message.layout.display = None
             return
         self.image.value = data
@@ -159,9 +159,8 @@ class Live:
 
 
 def trouble(error: Exception) -> str:
-    """The calm line (HTML) that stands under the last good picture when `render` has raised."""
-    said = html.escape(f"{type(error).__name__}: {error}")
-    return f"There is no picture for these values, so the last one stays. {said}"
+    """The calm line that stands under the last good picture when `render` has raised."""
+    return f"There is no picture for these values, so the last one stays. {type(error).__name__}: {error}"
 
 
 def live(render: Callable[..., Picture], *, watch: str, alt: str, form: Form = "auto", **parameters: Any) -> Live:

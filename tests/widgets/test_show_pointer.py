@@ -90,7 +90,7 @@ def test_an_error_keeps_the_last_picture_and_is_answered():
 
     def render(y, x):
         if round(y) == 3:
-            raise RuntimeError("row three")
+            raise RuntimeError("row <3>")
         return one_tone(y, x)
 
     pointer = made(render)
@@ -98,7 +98,7 @@ def test_an_error_keeps_the_last_picture_and_is_answered():
     good = pointer.widget.picture
     pointer.widget.at = [3.0, 2.0]
     assert pointer.widget.picture == good
-    assert "RuntimeError: row three" in pointer.widget.message
+    assert "RuntimeError: row <3>" in pointer.widget.message
     assert pointer.widget.answered == [3.0, 2.0]
     pointer.widget.at = [4.0, 2.0]
     assert pointer.widget.message == ""

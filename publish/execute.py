@@ -67,6 +67,9 @@ def notebook_from_text(path: Path) -> nbformat.NotebookNode:
         seen[digest] = seen.get(digest, 0) + 1
         cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
         cell.metadata.pop("execution", None)
+        if "hide-input" in cell.metadata.get("tags", ()):
+            # JupyterLab does not know the tag; unfolded, the code of a guess would show its answer
+            cell.metadata["jupyter"] = {"source_hidden": True}
     # no pairing in the .ipynb: JupyterLab would refuse to open it whenever its file times differ from the .md's
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL})
     notebook.nbformat, notebook.nbformat_minor = 4, 5

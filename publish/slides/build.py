@@ -36,7 +36,8 @@ def deck(notebook: nbformat.NotebookNode) -> str:
     exporter.register_preprocessor(remove, enabled=True)
     notebook.metadata["title"] = title(notebook)
     page, _ = exporter.from_notebook_node(notebook)
-    return str(page)
+    # a link to another chapter leads to its deck, which lies in the same folder
+    return re.sub(r'href="(?:[^":]*/)?(\d\d_\w+)\.ipynb', r'href="\1.html', str(page))
 
 
 def title(notebook: nbformat.NotebookNode) -> str:

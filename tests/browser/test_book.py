@@ -1,5 +1,8 @@
 """The book's pages in a real browser, from the disk. Oracle: the browser's own requests, layout and search results."""
 
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
 import pytest
 
 from publish.book.build import build
@@ -57,9 +60,6 @@ def _move_sliders(page) -> int:
 
 
 def _assert_files_exist(urls) -> None:
-    from pathlib import Path
-    from urllib.parse import unquote, urlsplit
-
     missing = {url for url in urls if not Path(unquote(urlsplit(url).path)).exists()}
     assert not missing
 

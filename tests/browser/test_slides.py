@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -68,6 +69,10 @@ def test_deck(number, decks, open_page):
     assert not problems, "\n".join(problems)
     assert formulas or number == "00"
     assert sliders, "a chapter has at least one slider that needs no kernel"
+    linked = page.evaluate("[...document.querySelectorAll('.slides a[href]')].map(a => a.href.split('#')[0])")
+    assert {
+        url for url in linked if url.startswith("file:") and not Path(unquote(urlsplit(url).path)).exists()
+    } == set()
     assert page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
     watched.assert_calm()
 

@@ -39,9 +39,7 @@ class Strips:
         """See the class."""
         self.values, self.top, self.method = samples.values, samples.top, method
         self.device = torch.device(device)
-        # an alpha that hides nothing is carried past the arithmetic, which keeps the colours exact
-        self.opaque = samples.alpha and bool((self.values[..., -1] == self.top).all())
-        self.blended = samples.alpha and not self.opaque
+        self.alpha = samples.alpha
         height, width, self.channels = self.values.shape
         self.vertical = Axis(height, size[0], scale, method, antialias=antialias)
         self.horizontal = Axis(width, size[1], scale, method, antialias=antialias)
@@ -73,9 +71,9 @@ class Strips:
 
     def _planes(self, first: int, end: int) -> Tensor:
         """Return rows first..end-1 of the input, colours multiplied by alpha: (C, rows, W) float64."""
-        window = self.values[first:end, :, : self.channels - self.opaque]
+        window = self.values[first:end]
         planes = torch.from_numpy(np.moveaxis(window, 2, 0).astype(np.float64)).to(self.device)
-        if self.blended:
+        if self.alpha:
             planes[:-1] *= planes[-1:] / self.top
         return planes
 
@@ -86,12 +84,10 @@ class Strips:
         return torch.cat([planes[..., low:high] @ weights.T for low, high, weights in bands], dim=-1)
 
     def _rounded(self, planes: Tensor) -> npt.NDArray[Any]:
-        if self.blended:
+        if self.alpha:
             alpha = planes[-1:]
             # what rounds to invisible has no colour
             planes[:-1] = torch.where(alpha < 0.5, 0, planes[:-1] / alpha.clamp(min=0.5) * self.top)
         kept = planes.add_(0.5).clamp_(0, self.top).to(torch.uint8 if self.top == 255 else torch.int32)
         result = kept.permute(1, 2, 0).cpu().numpy().astype(self.values.dtype, copy=False)
-        if self.opaque:
-            result = np.concatenate([result, np.full_like(result[..., :1], self.top)], axis=2)
         return np.ascontiguousarray(result)

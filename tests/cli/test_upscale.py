@@ -2,6 +2,7 @@
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,11 +96,11 @@ def test_what_is_invisible_does_not_bleed() -> None:
 
 
 def test_full_opacity_changes_no_colour() -> None:
-    """Oracle: the same picture without alpha."""
-    values = noise(9, 9, 3)
-    opaque = np.concatenate([values, np.full((9, 9, 1), 255, np.uint8)], axis=2)
-    out = np.concatenate(list(strips.Strips(Samples(opaque), (20, 20), Fraction(20, 9))))
-    assert np.array_equal(out[..., :3], whole(values, scale=Fraction(20, 9)))
+    """Oracle: the same picture without alpha; halves, which twice as many pixels make often, round the same way."""
+    values = noise(60, 60, 3)
+    opaque = np.concatenate([values, np.full((60, 60, 1), 255, np.uint8)], axis=2)
+    out = np.concatenate(list(strips.Strips(Samples(opaque), (120, 120), Fraction(2), "bilinear")))
+    assert np.array_equal(out[..., :3], whole(values, scale=2, method="bilinear"))
     assert (out[..., 3] == 255).all()
 
 
@@ -271,7 +272,6 @@ def test_an_unknown_extension_is_a_usage_error(tmp_path: Path, name: str) -> Non
 
 FAILURES: dict[str, tuple[Array, list[str], str, str]] = {
     "scale 1e9": (noise(4, 4, 3), ["--scale", "1e9"], "out.png", "4,000,000,000 x 4,000,000,000 pixels"),
-    "disk": (noise(4, 4, 3), ["--size", "499999x499999"], "out.tif", "GB free"),
     "jpeg side": (noise(4, 4, 3), ["--size", "65501x1"], "out.jpg", "JPEG holds at most 65,500"),
     "webp side": (noise(4, 4, 3), ["--size", "1x16384"], "out.webp", "WebP holds at most 16,383"),
     "jpeg memory": (noise(4, 4, 3), ["--size", "40000x40000"], "out.jpg", "--out out.png"),
@@ -296,6 +296,22 @@ def test_what_cannot_be_done_is_refused_before_anything_is_touched(tmp_path: Pat
     assert done.exit_code == 1, done.output
     assert message in one_line(done.stderr)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.png", "in.png"]
+
+
+@pytest.mark.parametrize(("suffix", "free"), [(".tif", 100 * 100 * 3 - 1), (".png", 100 * 100 * 3 // 10 - 1)])
+def test_a_disk_without_room_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, free: int
+) -> None:
+    """Oracle: 30 000 bytes of pixels (a tenth where packed), a disk one byte too small, then one that suffices."""
+    source, target = save(tmp_path / "in.png", noise(4, 4, 3)), tmp_path / f"out{suffix}"
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+    refused = course("upscale", source, "--size", "100x100", "--out", target)
+    assert refused.exit_code == 1
+    assert "GB free; choose a smaller --scale" in one_line(refused.stderr)
+    assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free + 1))
+    assert course("upscale", source, "--size", "100x100", "--out", target).exit_code == 0
 
 
 def test_unreadable_pictures_are_refused(tmp_path: Path) -> None:

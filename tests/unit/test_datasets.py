@@ -360,6 +360,16 @@ def test_what_came_is_kept_when_another_file_is_wrong(server: tuple[Path, list[s
     assert [p.relative_to(cache).as_posix() for p in cache.rglob("*") if p.is_file()] == ["Toy/HR/a.png"]
 
 
+def test_a_conversion_that_comes_out_differently_is_refused(
+    server: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Oracle: a registered pixel hash that is not that of the file."""
+    sets.registry()["Toy"]["sources"][0]["files"][0][4] = "0" * 64
+    with pytest.raises(datasets.DownloadFailed, match=r"a_GT\.bmp decodes to other pixels.*expected 0000"):
+        datasets.get("Toy", progress=False)
+    assert not (tmp_path / "cache/Toy/HR").exists()
+
+
 def test_without_network_the_error_says_what_to_do(
     server: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

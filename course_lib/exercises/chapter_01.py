@@ -135,7 +135,7 @@ def check_01_3(answer: Callable[[Tensor], Any]) -> str:
 
 def miss(layers: int) -> float:
     """The stride is s = 2 ** layers: the cell sits on s i, its stretch has its middle at s (i + 1/2) - 1/2."""
-    return (2**layers - 1) / 2
+    return float(2**layers - 1) / 2
 
 
 @exercise(
@@ -173,7 +173,7 @@ def check_01_4(answer: Callable[[int], Any]) -> str:
             raise Wrong(why)
     for n in layers:
         same_call(answer, (n,), miss(n))
-    return "15.5 pixels after five layers: this is why default boxes in part 3 sit at (i + 1/2) times the stride."
+    return "15.5 pixels after five layers: default boxes in part 3 sit at the half_pixel places, for this reason."
 
 
 def _matches(answer: Any, expected: Any) -> bool:

@@ -83,8 +83,8 @@ def check_04_2(answer: Any) -> None:
     s, error = answer
     same_numbers(s, s, "s")
     same_numbers(error, error, "the error")
-    if s > 0.5:
-        raise Wrong(f"s came as {s:.4f}, expected the place below one half")
+    if s < 0 or s > 0.5:
+        raise Wrong(f"s came as {s:.4f}, expected a place above 0 and below one half")
     worst, here = math.sqrt(3) / 36, -0.5 * s * (1 - s) * (2 * s - 1)
     if not abs(s - _WORST) < 6e-5:  # so that NaN is no answer either
         raise Wrong(f"at s = {s:.5g} the ramp is missed by {here:.5f}; there is a place where it is missed by more")

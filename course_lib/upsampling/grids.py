@@ -122,8 +122,8 @@ def nearest_indices(
     """Return which input pixel each output pixel copies: int64 (n_out,).
 
     floor: floor(i / s), PyTorch's `nearest` and OpenCV; exact: floor((i + 1/2) / s), the pixel that holds the
-    output's centre, PyTorch's `nearest-exact` and, but for ties, Pillow; round: i / s rounded half up, which runs off the image
-    for s >= 2 unless `clamp` is true. Raises ValueError for an unknown rule or sizes below 1.
+    output's centre, PyTorch's `nearest-exact` and, but for ties, Pillow; round: i / s rounded half up, which runs
+    off the image for s >= 2 unless `clamp` is true. Raises ValueError for an unknown rule or sizes below 1.
     """
     check_choice("rule", rule, Rule)
     if rule == "floor":

@@ -67,7 +67,7 @@ readme: $(READY)  ## renew the chapter table in README.md
 
 picture: $(READY)  ## take the picture of a chapter that README.md shows
 	mkdir -p build
-	COURSE_SCREENSHOT="$(CURDIR)/build/chapter.png" $(PYTEST) -n 0 -q tests/browser/test_lab.py -k 03
+	COURSE_SCREENSHOT="$(CURDIR)/build/chapter.png" $(PYTEST) -n 0 -q tests/browser/test_lab.py -k 00
 	$(BIN)/python -m publish.readme --picture build/chapter.png
 
 lock: $(READY)  ## renew requirements.txt from what .venv holds

@@ -18,7 +18,7 @@ from tests.browser.conftest import ROOT, WRITTEN
 
 pytestmark = pytest.mark.browser
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-# COURSE_SCREENSHOT names a PNG that receives chapter 03 with its slider (the picture in README.md)
+# COURSE_SCREENSHOT names a PNG that receives chapter 00 with its slider (the picture in README.md)
 SCREENSHOT = os.environ.get("COURSE_SCREENSHOT")
 
 PICTURE = """async node => {
@@ -123,9 +123,9 @@ def test_chapter_in_jupyterlab(chapter, lab, open_page):
     ran = time.perf_counter()
     cells = page.evaluate(CELLS)
     code = [c for c in cells if c["kind"] == "code" and c["source"].strip()]
-    assert [c["count"] for c in code] == list(range(1, len(code) + 1)), "not every cell ran, in order"
     assert [(c["index"], e) for c in cells for e in c["errors"]] == []
     assert [(c["index"], e) for c in cells for e in c["stderr"]] == []
+    assert [c["count"] for c in code] == list(range(1, len(code) + 1)), "not every cell ran, in order"
     assert page.locator(".jp-Dialog, .jp-toastContainer .Toastify__toast").count() == 0, (
         "a popup is in the reader's way"
     )
@@ -136,7 +136,7 @@ def test_chapter_in_jupyterlab(chapter, lab, open_page):
     )
     assert live + pointers >= 1, "a chapter has at least one live interaction"
     assert frames >= 1, "a chapter has at least one interaction that needs no kernel"
-    if SCREENSHOT and chapter.number == "03":
+    if SCREENSHOT and chapter.number == "00":
         _picture_for_the_readme(page, cells)
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     watched.assert_calm()
@@ -247,8 +247,10 @@ def _move_frames(page: Page, node, cell: dict) -> int:
 
 
 def _picture_for_the_readme(page: Page, cells: list[dict]) -> None:
-    index = next(c["index"] for c in cells if "text/html" in c["kinds"] and "show.frames" in c["source"])
+    index = next(c["index"] for c in cells if "show.live(" in c["source"])
     page.evaluate("window.jupyterapp.commands.execute('application:toggle-left-area')")
     page.evaluate(TO_CELL, index)
+    node = page.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{index}'] .jp-OutputArea").first
+    node.evaluate("e => e.scrollIntoView({block: 'center'})")
     page.wait_for_timeout(800)
     page.screenshot(path=SCREENSHOT)

@@ -12,30 +12,40 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from course_lib.bench.timing import cpu_threads, medians
+from course_lib.bench.timing import cpu_threads, fresh_memory, medians
 from course_lib.upsampling import resize
 
 SMALL, LARGE = 512, 2048
 PROTOCOL = (
-    f"3 x {SMALL} x {SMALL} -> {LARGE} (up) and back (down), float32; medians, one warm-up run, rivals by turns; every "
-    "case beside torch's nearest equivalent: F.interpolate with the same method, antialias and align_corners "
+    f"3 x {SMALL} x {SMALL} -> {LARGE} (up) and back (down), float32; medians, one warm-up run, rivals by turns, results "
+    "in new memory; every case beside torch's nearest equivalent: F.interpolate with the same method, antialias and align_corners "
     "(half_pixel and origin: False); Pillow on 8-bit RGB; scikit-image order 3 on float32; copy: each method "
-    "enlarging, without antialiasing, beside copying its result into new memory and filling as much with one number"
+    "enlarging, without antialiasing, beside copying its result and filling as much memory with one number"
 )
 _DIRECTIONS = {"up": (SMALL, LARGE), "down": (LARGE, SMALL)}
 _GRIDS = ("half_pixel", "align_corners", "origin")
 _BORDERS = ("replicate", "symmetric", "renormalise")
 
 
-def run(device: str, threads: int | None, repeats: int, progress: bool = False, small: int = SMALL) -> dict[str, Any]:
+def run(
+    device: str,
+    threads: int | None,
+    repeats: int,
+    progress: bool = False,
+    small: int = SMALL,
+    own_process: bool = False,
+) -> dict[str, Any]:
     """Return the times in milliseconds and their ratios to PyTorch's.
 
+    own_process: whether the memory rules of the whole process may be changed (`timing.fresh_memory`).
     small: side of the smaller picture (the larger is four times that). Returns {"threads", "device", "rivals": bicubic
     antialiased in every library, "copy": see `_beside_copy`, "cases": every method, antialias, grid and border}; on
     CUDA each case also has "of_bandwidth": bytes read and written once, per second, over what a plain copy moves.
     Raises ValueError for a device that is not there.
     """
     _check_device(device)
+    if own_process:
+        fresh_memory()
     pictures = {
         "up": torch.rand(3, small, small, generator=torch.Generator().manual_seed(0)).to(device),
         "down": torch.rand(3, 4 * small, 4 * small, generator=torch.Generator().manual_seed(0)).to(device),

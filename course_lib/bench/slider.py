@@ -15,8 +15,9 @@ from course_lib.upsampling import resize
 
 SIDE, AIM_MS = 512, 70
 PROTOCOL = (
-    f"bicubic, any scale from 1 to 8 in tenths, seeded order, the viewport of {SIDE} x {SIDE} pixels of a photograph; "
-    "time from the value message at the slider's widget to the encoded picture in the image widget; transport excluded"
+    f"bicubic, scales from 1 to 8 in hundredths, none twice (so that no cache answers), the viewport of {SIDE} x "
+    f"{SIDE} pixels of a photograph; time from the value message at the slider's widget to the encoded picture in the image "
+    "widget; transport excluded"
 )
 
 
@@ -38,11 +39,11 @@ def run(threads: int | None, moves: int, seed: int = 0) -> dict[str, Any]:
 
     with cpu_threads(threads) as used:
         live = show.live(
-            render, scale=show.slider(1, 8, 0.1, value=3.4), watch="the hair", alt="An astronaut, enlarged."
+            render, scale=show.slider(1, 8, 0.01, value=3.4), watch="the hair", alt="An astronaut, enlarged."
         )
-        control, generator = live.controls["scale"], random.Random(seed)
-        times = []
-        for value in tqdm(_wander(live.values("scale"), moves, generator), unit=" moves", leave=False):
+        control, times = live.controls["scale"], []
+        path = _fresh(live.values("scale"), control.value, moves, seed)
+        for value in tqdm(path, unit=" moves", leave=False):
             before = live.image.value
             start = time.perf_counter()
             control.set_state({"value": value})  # what the widget does with a message from the browser
@@ -61,12 +62,12 @@ def run(threads: int | None, moves: int, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def _wander(values: list[float], moves: int, generator: random.Random) -> list[float]:
-    """Return `moves` values of which no two neighbours are equal."""
-    path: list[float] = [3.4]
-    while len(path) <= moves:
-        path.append(generator.choice([value for value in values if value != path[-1]]))
-    return path[1:]
+def _fresh(values: list[float], start: float, moves: int, seed: int) -> list[float]:
+    """Return `moves` different values in a seeded order, without the start; raise ValueError if there are too few."""
+    others = [value for value in values if value != start]
+    if not 1 <= moves <= len(others):
+        raise ValueError(f"moves must be from 1 to {len(others)}, the values not shown yet, got {moves}")
+    return random.Random(seed).sample(others, moves)
 
 
 def table(values: dict[str, Any]) -> str:

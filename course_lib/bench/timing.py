@@ -1,6 +1,7 @@
 """Time several functions fairly: by turns, after a warm-up, by the median."""
 
 import contextlib
+import ctypes
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -52,3 +53,20 @@ def cpu_threads(count: int | None) -> Iterator[int]:
         yield torch.get_num_threads()
     finally:
         torch.set_num_threads(before)
+
+
+def fresh_memory() -> bool:
+    """Tell glibc to give every large result of this process new pages from now on, and return whether it could.
+
+    A system clears new pages before it hands them out, which costs more than copying the bytes. Whether a result reuses
+    older pages instead is luck of the heap's state, and that luck would decide between rivals that do the same work.
+    Does nothing on other systems.
+    """
+    map_from = -3  # M_MMAP_THRESHOLD of <malloc.h>; setting it also stops glibc from moving it
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        done = library.mallopt(map_from, 2**20)
+        library.malloc_trim(0)
+    except (OSError, AttributeError):
+        return False
+    return bool(done)

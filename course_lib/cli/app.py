@@ -222,7 +222,7 @@ def bench_resize(
         _check_out(out, force)
         from course_lib.bench.resize import PROTOCOL, run, table
 
-        values = run(device, threads, repeats, progress=True)
+        values = run(device, threads, repeats, progress=True, own_process=True)
         typer.echo(table(values))
         command = f"course bench resize --device {device} --repeats {repeats}" + (
             f" --threads {threads}" if threads else ""
@@ -240,7 +240,7 @@ def bench_resize(
 @bench_app.command("slider")
 def bench_slider(
     threads: _Threads = None,
-    moves: Annotated[int, typer.Option(help="Slider moves that are timed.", min=1, max=10_000)] = 100,
+    moves: Annotated[int, typer.Option(help="Slider moves that are timed, each to a new value.", min=1, max=700)] = 100,
     save: _Save = False,
     out: _Out = None,
     force: _Force = False,

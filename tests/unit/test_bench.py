@@ -1,5 +1,5 @@
-import itertools
-import random
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from course_lib.bench import resize as bench
-from course_lib.bench.slider import _wander
+from course_lib.bench.slider import _fresh
 from course_lib.bench.timing import cpu_threads, medians
 
 
@@ -78,11 +78,11 @@ def test_a_missing_device_is_named() -> None:
         bench.run("tpu", None, 1)
 
 
-def test_the_slider_always_moves() -> None:
-    """Oracle: no two neighbours are equal, the start included."""
-    path = [3.4, *_wander([1, 2.2, 3.4], 50, random.Random(0))]
-    assert len(path) == 51
-    assert all(a != b for a, b in itertools.pairwise(path))
+def test_the_slider_never_shows_a_picture_twice() -> None:
+    """Oracle: all values but the start, each once, so that no cache can answer; more moves than values are refused."""
+    assert sorted(_fresh([1, 2.2, 3.4, 5], 3.4, 3, seed=0)) == [1, 2.2, 5]
+    with pytest.raises(ValueError, match=r"moves must be from 1 to 3.*got 4"):
+        _fresh([1, 2.2, 3.4, 5], 3.4, 4, seed=0)
 
 
 @pytest.mark.gpu
@@ -91,3 +91,22 @@ def test_bandwidth_on_cuda() -> None:
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     assert 5e10 < (bench._bandwidth("cuda") or 0) < 2e13
+
+
+def test_fresh_memory_is_fresh_every_time() -> None:
+    """Oracle: the kernel's count of page faults in a process of its own: 2 results of 24 MiB are 12 288 pages of 4 KiB.
+
+    They fit into what the process has freed before, where they would land without the rule.
+    """
+    code = (
+        "import resource, torch; from course_lib.bench.timing import fresh_memory\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def make():\n"
+        "    before = faults()\n"
+        "    for _ in range(2): torch.ones(6 * 2**20)\n"
+        "    return faults() - before\n"
+        "make(); make(); reused = make(); print(fresh_memory(), reused, make(), resource.getpagesize())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    could, reused, fresh, page = done.stdout.split()
+    assert could == "False" or int(fresh) >= 2 * 24 * 2**20 // int(page) > int(reused)

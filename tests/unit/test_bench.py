@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -96,8 +97,9 @@ def test_bandwidth_on_cuda() -> None:
 def test_fresh_memory_is_fresh_every_time() -> None:
     """Oracle: the kernel's count of page faults in a process of its own: 2 results of 24 MiB are 12 288 pages of 4 KiB.
 
-    They fit into what the process has freed before, where they would land without the rule.
+    The process starts with the opposite rule, under which they land on pages used before.
     """
+    opposite = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
     code = (
         "import resource, torch; from course_lib.bench.timing import fresh_memory\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
@@ -107,6 +109,7 @@ def test_fresh_memory_is_fresh_every_time() -> None:
         "    return faults() - before\n"
         "make(); make(); reused = make(); print(fresh_memory(), reused, make(), resource.getpagesize())"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **opposite})
     could, reused, fresh, page = done.stdout.split()
     assert could == "False" or int(fresh) >= 2 * 24 * 2**20 // int(page) > int(reused)

@@ -17,10 +17,11 @@ from course_lib.upsampling import resize
 
 SMALL, LARGE = 512, 2048
 PROTOCOL = (
-    f"3 x {SMALL} x {SMALL} -> {LARGE} (up) and back (down), float32; medians, one warm-up run, rivals by turns, results "
-    "in new memory; every case beside torch's nearest equivalent: F.interpolate with the same method, antialias and "
-    "align_corners (half_pixel and origin: False); Pillow on 8-bit RGB; scikit-image order 3 on float32; copy: each "
-    "method enlarging, without antialiasing, beside copying its result and filling as much with one number"
+    f"3 x {SMALL} x {SMALL} -> {LARGE} (up) and back (down), float32; medians, one warm-up run, rivals by turns, "
+    "results in new memory; every case beside torch's nearest equivalent: F.interpolate with the same method, "
+    "antialias and align_corners (half_pixel and origin: False); Pillow on 8-bit RGB; scikit-image order 3 on "
+    "float32; copy: each method enlarging, without antialiasing, beside copying its result and filling as much with "
+    "one number"
 )
 _DIRECTIONS = {"up": (SMALL, LARGE), "down": (LARGE, SMALL)}
 _GRIDS = ("half_pixel", "align_corners", "origin")

@@ -16,8 +16,8 @@ from course_lib.upsampling import resize
 SIDE, AIM_MS = 512, 70
 PROTOCOL = (
     "bicubic, scales from 1 to 8 in hundredths, none twice (so that no cache answers), the viewport of "
-    f"{SIDE} x {SIDE} pixels of a photograph; time from the value message at the slider's widget to the encoded picture "
-    "in the image widget; transport excluded"
+    f"{SIDE} x {SIDE} pixels of a photograph; time from the value message at the slider's widget to the encoded "
+    "picture in the image widget; transport excluded"
 )
 
 

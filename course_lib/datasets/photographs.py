@@ -36,10 +36,14 @@ def photograph(name: str, size: tuple[int, int] | None = None) -> Tensor:
     if name not in PHOTOGRAPHS:
         raise ValueError(f"name must be one of {', '.join(PHOTOGRAPHS)}; got {name!r}")
     image = from_uint8(np.asarray(getattr(skimage.data, name)()))
-    return image if size is None else _fit(image, size)
+    return image if size is None else fit(image, size)
 
 
-def _fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the largest centred window of the shape (height, width), resized to it and clamped to [0, 1].
+
+    image: float (C, H, W) in [0, 1]. Raises ValueError for a size that is not two whole numbers >= 1.
+    """
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"size must be (height, width) with both at least 1, got {size}")

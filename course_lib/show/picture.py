@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from course_lib.datasets import UnreadablePicture, photograph, read_picture
-from course_lib.datasets.photographs import _fit
+from course_lib.datasets.photographs import fit
 from course_lib.files import atomic_write, cache_dir
 from course_lib.upsampling import resize
 
@@ -47,7 +47,7 @@ def your_picture(size: tuple[int, int] | None = None) -> torch.Tensor:
         image = _three(read_picture(_stored()))
     except UnreadablePicture as error:
         raise UnreadablePicture(f"{error}; choose your picture again in chapter 00") from error
-    return image if size is None else _fit(image, size)
+    return image if size is None else fit(image, size)
 
 
 def store_picture(name: str, content: bytes) -> torch.Tensor:

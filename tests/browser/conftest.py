@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Playwright, sync_playwright
 
 from course_lib.chapters import all_chapters
 
@@ -60,6 +60,20 @@ class WatchedPage:
         """No remote request, no error."""
         assert self.remote == []
         assert self.errors == []
+
+
+def move_frames(page: Page, within: Locator, where: str, after_each: Callable[[], None] = lambda: None) -> int:
+    """Move each kernel-free slider below `within` by one key; another picture shows each time. Returns how many."""
+    sliders = within.locator(".course-frames input[type=range]")
+    shown = "e => [...e.closest('.course-frames').querySelectorAll('img[data-frame]')].findIndex(i => i.offsetParent)"
+    for k in range(sliders.count()):
+        slider = sliders.nth(k)
+        was = slider.evaluate(shown)
+        slider.focus()
+        page.keyboard.press("ArrowRight" if slider.input_value() != slider.get_attribute("max") else "ArrowLeft")
+        assert slider.evaluate(shown) != was, f"{where}: slider {k} moved, its picture did not"
+        after_each()
+    return sliders.count()
 
 
 @pytest.fixture(scope="session")

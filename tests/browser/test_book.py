@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from publish.book.build import build
-from tests.browser.conftest import WRITTEN
+from tests.browser.conftest import WRITTEN, move_frames
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +35,7 @@ def test_chapter_page(chapter, book, open_page):
     assert page.locator("mjx-merror, [data-mml-node=merror]").count() == 0
     undescribed = page.evaluate("[...document.querySelectorAll('article img')].filter(i => !i.alt.trim()).length")
     assert undescribed == 0
-    moved = _move_sliders(page)
+    moved = move_frames(page, page.locator("body"), f"page {chapter.number}")
     assert moved >= 1
     wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert wide <= 0, f"the page is {wide} px wider than the window"
@@ -45,18 +45,6 @@ def test_chapter_page(chapter, book, open_page):
     assert any("/code/course_lib." in url for url in dead)
     print(f"page {chapter.number}: {formulas} formulas, {moved} sliders moved, {len(dead)} links")
     watched.assert_calm()
-
-
-def _move_sliders(page) -> int:
-    sliders = page.locator(".course-frames input[type=range]")
-    shown = "e => [...e.closest('.course-frames').querySelectorAll('img[data-frame]')].findIndex(i => i.offsetParent)"
-    for k in range(sliders.count()):
-        slider = sliders.nth(k)
-        was = slider.evaluate(shown)
-        slider.focus()
-        page.keyboard.press("ArrowRight" if slider.input_value() != slider.get_attribute("max") else "ArrowLeft")
-        assert slider.evaluate(shown) != was, f"slider {k} moved, its picture did not"
-    return sliders.count()
 
 
 def _assert_files_exist(urls) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, TimeoutError
 
-from tests.browser.conftest import ROOT, WRITTEN
+from tests.browser.conftest import ROOT, WRITTEN, move_frames
 
 pytestmark = pytest.mark.browser
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -163,7 +163,7 @@ def _try_interactions(page: Page, cells: list[dict]) -> tuple[int, int, int]:
             node.locator(".jupyter-widgets, .course-pointer").first.wait_for(timeout=20_000)
             pointers += _move_pointers(page, node, cell)
             live += _move_controls(page, node, cell)
-        frames += _move_frames(page, node, cell)
+        frames += move_frames(page, node, f"cell {cell['index']}")
     return live, pointers, frames
 
 
@@ -232,18 +232,6 @@ def _hover(page: Page, box: dict, attempt: int) -> None:
     page.mouse.move(
         box["x"] + (0.27 + 0.04 * attempt) * box["width"], box["y"] + (0.31 + 0.05 * attempt) * box["height"]
     )
-
-
-def _move_frames(page: Page, node, cell: dict) -> int:
-    sliders = node.locator(".course-frames input[type=range]")
-    shown = "e => [...e.closest('.course-frames').querySelectorAll('img[data-frame]')].findIndex(i => i.offsetParent)"
-    for k in range(sliders.count()):
-        slider = sliders.nth(k)
-        was = slider.evaluate(shown)
-        slider.focus()
-        page.keyboard.press("ArrowRight" if slider.input_value() != slider.get_attribute("max") else "ArrowLeft")
-        assert slider.evaluate(shown) != was, f"cell {cell['index']}: slider {k} moved, its picture did not"
-    return sliders.count()
 
 
 def _picture_for_the_readme(page: Page, cells: list[dict]) -> None:

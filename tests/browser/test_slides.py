@@ -12,7 +12,7 @@ import pytest
 
 from course_lib.exercises.registry import exercises
 from publish.slides.build import build, deck
-from tests.browser.conftest import ROOT, WRITTEN
+from tests.browser.conftest import ROOT, WRITTEN, move_frames
 
 pytestmark = pytest.mark.browser
 # COURSE_SLIDES names a folder that receives a picture of each slide, to be looked at
@@ -100,17 +100,13 @@ def _problems(found: dict) -> list[str]:
 def _move_sliders(page) -> int:
     """Move each slider of the current slide by one key: another picture shows, the deck stays where it is."""
     before = page.evaluate("JSON.stringify(Reveal.getIndices())")
-    sliders = page.locator("section.present:not(.stack) .course-frames input[type=range]")
-    shown = "e => [...e.closest('.course-frames').querySelectorAll('img[data-frame]')].findIndex(i => i.offsetParent)"
-    for k in range(sliders.count()):
-        slider = sliders.nth(k)
-        was = slider.evaluate(shown)
-        slider.focus()
-        page.keyboard.press("ArrowRight" if slider.input_value() != slider.get_attribute("max") else "ArrowLeft")
-        assert slider.evaluate(shown) != was, "the key moved the slider but not the picture"
+
+    def deck_stayed() -> None:
         assert page.evaluate("JSON.stringify(Reveal.getIndices())") == before, "the key turned the slide"
+
+    moved = move_frames(page, page.locator("section.present:not(.stack)"), f"slide {before}", deck_stayed)
     page.evaluate("document.activeElement.blur()")
-    return sliders.count()
+    return moved
 
 
 def _next_slide(page, i: int) -> None:

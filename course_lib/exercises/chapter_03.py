@@ -120,7 +120,7 @@ _ROWS = (
     wrong=[
         (_half_pixel, "half-pixel grid"),
         (_origin, "the origin grid"),
-        (_off_the_end, "IndexError"),
+        (_off_the_end, "there is no next one"),
         (_swapped, "the near pixel must weigh more"),
         (_copied, "instead of mixing"),
         ([10, 20], "expected a function"),
@@ -131,8 +131,12 @@ def check_03_2(answer: Any) -> None:
     if not callable(answer):
         raise Wrong(f"the answer came as a {type(answer).__name__}, expected a function of a list and a number")
     for row, n_out in (([10.0, 20.0], 4), ([3.0, 1.0, 4.0, 1.0, 5.0], 9), ([0.0, 6.0, 2.0], 2), ([1.0, 2.0, 8.0], 8)):
-        came, wanted = answer(list(row), n_out), stretch(row, n_out)
-        name = f"stretch({row}, {n_out})"
+        wanted, name = stretch(row, n_out), f"stretch({row}, {n_out})"
+        try:
+            came = answer(list(row), n_out)
+        except IndexError as error:
+            about = "the last output stands on the last pixel; there is no next one"
+            raise Wrong(f"{name} raised IndexError: {error}; {about}") from None
         for about, other in _ROWS:
             if _alike(came, other(row, n_out)) and not _alike(came, wanted):
                 raise Wrong(f"{name}: {about}")

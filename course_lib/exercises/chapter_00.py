@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .compare import Wrong, same_numbers
+from .compare import Wrong, kind, same_numbers
 from .registry import exercise
 
 _ROW = "course_lib's pictures are (C, H, W): channels first, rows second, columns last"
@@ -22,7 +22,11 @@ _ROW = "course_lib's pictures are (C, H, W): channels first, rows second, column
         "the answer is 1/2 * 10 + 1/2 * 20",
     ),
     solution=15,
-    wrong=[(20, "copied the right pixel"), (30, "came as 30, expected something from 10 to 20"), ("15?", "numbers")],
+    wrong=[
+        (20, "copied the right pixel"),
+        (30, "came as 30, expected something from 10 to 20"),
+        ("15?", "came as the text '15?', expected a number"),
+    ],
 )
 def check_00_0(answer: Any) -> None:
     """A rehearsal: linear interpolation half of the way from 10 to 20."""
@@ -43,6 +47,7 @@ def check_00_0(answer: Any) -> None:
         (20, "copied the right pixel"),
         (15, "half of the way"),
         (175, "came as 175, expected something from 10 to 20"),
+        ("17.5", "came as the text '17.5', expected a number"),
     ],
 )
 def check_00_1(answer: Any) -> str:
@@ -60,6 +65,8 @@ _OTHERS = {
 
 
 def _between(answer: Any, expected: float) -> None:
+    if isinstance(answer, str):
+        raise Wrong(f"the answer came as {kind(answer)}, expected a number")
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         if answer in _OTHERS and answer != expected:
             raise Wrong(f"the answer came as {answer:g}; {_OTHERS[float(answer)]}")
@@ -90,6 +97,14 @@ def _unmoved(array: NDArray[np.uint8]) -> torch.Tensor:
     return torch.tensor(array).float() / 255
 
 
+def _by_256(array: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.tensor(array).permute(2, 0, 1).float() / 256
+
+
+def _mirrored(array: NDArray[np.uint8]) -> torch.Tensor:
+    return 1 - to_picture(array)
+
+
 def _whole_division(array: NDArray[np.uint8]) -> torch.Tensor:
     return torch.tensor(array).permute(2, 0, 1) // 255
 
@@ -109,6 +124,8 @@ def _whole_division(array: NDArray[np.uint8]) -> torch.Tensor:
         (_turned, "height and width are swapped"),
         (_unmoved, "channels first"),
         (_whole_division, "torch.float32"),
+        (_by_256, "divide by 255, not 256"),
+        (_mirrored, "expected (0.129, 0.173, 0.216)."),
         (3, "expected a function"),
     ],
 )
@@ -135,10 +152,18 @@ def check_00_2(answer: Any) -> None:
     first = came[:, 0, 1].tolist()
     if not torch.allclose(came.double(), expected, atol=1e-6):
         wanted = expected[:, 0, 1].tolist()
-        raise Wrong(
-            f"the pixel in row 0, column 1 came as {_three(first)}, expected {_three(wanted)}: "
-            "reshape cuts pixels apart, permute keeps them together"
-        )
+        about = _reason(came.double(), expected)
+        raise Wrong(f"the pixel in row 0, column 1 came as {_three(first)}, expected {_three(wanted)}{about}")
+
+
+def _reason(came: torch.Tensor, expected: torch.Tensor) -> str:
+    if torch.allclose(came.flatten().sort().values, expected.flatten().sort().values, atol=1e-6):
+        return ": reshape cuts pixels apart, permute keeps them together"
+    ratio = float(came.sum() / expected.sum())
+    if ratio > 0 and torch.allclose(came, ratio * expected, atol=1e-6):
+        wrong = "not 256" if abs(ratio - 255 / 256) < 1e-4 else "once"
+        return f": divide by 255, {wrong}: white (255) must become exactly 1"
+    return ""
 
 
 def _three(numbers: list[float]) -> str:
@@ -167,8 +192,8 @@ def _upside_down(db: float) -> float:
     "00.3",
     title="what a decibel means in grey levels",
     hints=(
-        "turn the formula round: PSNR = 10 log10(1 / MSE), so MSE = 10 ** (-PSNR / 10)",
-        "the typical error is the square root of the MSE; it is measured in [0, 1] and asked in steps of 0..255",
+        "a logarithm is undone by a power of 10: first get MSE alone on one side of PSNR = 10 log10(1 / MSE)",
+        "MSE = 10 ** (-PSNR / 10); its square root is the typical error in [0, 1]; asked are steps of 0..255",
         "mse = 10 ** (-db / 10), then 255 * mse ** 0.5",
     ),
     solution=typical_error,

@@ -1,4 +1,4 @@
-"""Exercises of chapter 01: a matrix by hand, a false frequency, a halving that stays put, a stack of strides."""
+"""Exercises of chapter 01: a matrix by hand, waves in disguise, a halving that stays put, a stack of strides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .compare import Wrong, same_call, same_numbers
+from .compare import Wrong, kind, same_call, same_numbers
 from .registry import exercise
 
 _SHARES = [
@@ -59,43 +59,81 @@ def check_01_1(answer: Any) -> str:
     return "Both columns sum to 2: each input pixel is used twice, as it should be when the size doubles."
 
 
-def alias(f: Any, step: int) -> Any:
-    """The frequency, in cycles per kept pixel, that remains visible."""
-    turns = f * step
-    return abs(turns - round(turns))
+def disguises(g: Fraction, step: int) -> list[Fraction]:
+    """Every f for which f * step is g more, or g less, than a whole number of cycles; the set drops doubles."""
+    found = {(turns + side * g) / step for turns in range(step) for side in (1, -1)}
+    return sorted(f for f in found if 0 <= f <= Fraction(1, 2))
+
+
+def _forwards_only(g: Fraction, step: int) -> list[Fraction]:
+    return [(turns + g) / step for turns in range(step) if (turns + g) / step <= Fraction(1, 2)]
+
+
+def _up_to_one(g: Fraction, step: int) -> list[Fraction]:
+    found = {(turns + side * g) / step for turns in range(step + 1) for side in (1, -1)}
+    return sorted(f for f in found if 0 <= f <= 1)
+
+
+def _per_kept_pixel(g: Fraction, step: int) -> list[Fraction]:
+    return [f * step for f in disguises(g, step)]
+
+
+def _twice(g: Fraction, step: int) -> list[Fraction]:
+    found = [(turns + side * g) / step for turns in range(step) for side in (1, -1)]
+    return sorted(f for f in found if 0 <= f <= Fraction(1, 2))
+
+
+def _fold(g: Fraction, step: int) -> Fraction:
+    return abs(step * g - round(step * g))
 
 
 @exercise(
     "01.2",
-    title="the frequency that is left",
+    title="all waves behind one disguise",
     hints=(
-        "How many cycles pass from one kept pixel to the next? A whole cycle more or less cannot be seen.",
-        "Subtract the nearest whole number of cycles; a wave running backwards looks like one running forwards.",
-        "abs(t - round(t)) with t = f * step.",
+        "From one kept pixel to the next, f makes f * step cycles. Which values of f * step look like g?",
+        "A whole number of cycles more looks like g, and so does a turn backwards: f * step = m + g or m - g.",
+        "f = (m + g) / step and (m - g) / step for m = 0, 1, 2, ...; keep what lies in 0..1/2, each once, and sort.",
     ),
-    solution=alias,
+    solution=disguises,
     wrong=[
-        (lambda f, step: f * step, "not folded"),
-        (lambda f, step: f * step % 1, "backwards"),
-        (lambda f, step: abs(f * step - round(f * step)) / step, "per new pixel"),
-        (lambda f, step: abs(f - round(f)), "came as"),
+        (_fold, "expected a list"),
+        (lambda g, step: [g / step], "only the slowest"),
+        (_forwards_only, "backwards"),
+        (_up_to_one, "above 1/2"),
+        (_per_kept_pixel, "cycles per old pixel"),
+        (_twice, "more than once"),
+        (lambda g, step: disguises(g, step)[::-1], "the smallest first"),
+        (0.4, "expected a function"),
     ],
 )
-def check_01_2(answer: Callable[[Any, int], Any]) -> str:
-    """Compare on stripes that survive, fold once, and fold several times."""
-    cases: list[tuple[Any, int]] = [(Fraction(7, 16), 2), (0.3, 2), (0.3, 3), (Fraction(1, 4), 4), (0.1, 2), (0.45, 5)]
-    came = [answer(f, step) for f, step in cases]
-    known = (
-        ([f * s for f, s in cases], "f * step is the frequency per kept pixel, not folded: above 1/2 another is seen"),
-        ([f * s % 1 for f, s in cases], "whole turns are gone, but 7/8 of a turn looks like 1/8 of a turn backwards"),
-        ([alias(f, s) / s for f, s in cases], "these are cycles per old pixel; asked are cycles per new pixel"),
-    )
-    for values, why in known:
-        if _matches(came, values):
-            raise Wrong(why)
-    for f, step in cases:
-        same_call(answer, (f, step), alias(f, step))
-    return "0.3 and 0.2 both end at 0.4 when every 2nd pixel is kept: nobody can undo that afterwards."
+def check_01_2(answer: Callable[[Fraction, int], Any]) -> str:
+    """Compare where each wave has its own place, and where two disguises meet at 0 or at 1/2."""
+    # step 3 for g = 0 and 1/2, and step 4 for 0: forwards and backwards meet there
+    cases = [(Fraction(*g), step) for g, step in (((1, 8), 3), ((2, 5), 2), ((1, 3), 5), ((0, 1), 4), ((1, 2), 3))]
+    for g, step in cases:
+        came, wanted = answer(g, step), disguises(g, step)
+        call = f"disguises({g}, {step})"
+        if not isinstance(came, (list, tuple, Tensor)):
+            raise Wrong(f"{call} came as {kind(came)}, expected a list of frequencies")
+        known = (
+            ([g / step], f"this is only the slowest wave; {len(wanted)} waves end there"),
+            (_forwards_only(g, step), "half of them are missing: a wave running backwards shows g as well"),
+            (_up_to_one(g, step), "frequencies above 1/2 are in it; the old pixels cannot hold those"),
+            (_per_kept_pixel(g, step), "these are cycles per kept pixel; asked are cycles per old pixel"),
+        )
+        if _matches(came, wanted):
+            continue
+        for usual, why in known:
+            if _matches(came, usual):
+                raise Wrong(f"{call}: {why}")
+        if all(any(_matches(f, w) for w in wanted) for f in came):
+            if _matches(sorted(came, key=float), wanted):
+                raise Wrong(f"{call} holds the right ones; the smallest first, please")
+            if len(came) > len(wanted):
+                raise Wrong(f"{call} holds one frequency more than once")
+        same_numbers(came, wanted, call)
+    return "At g = 2/5 and step 2 these are 0.2 and 0.3: once every 2nd pixel is gone, nobody can tell which it was."
 
 
 def halve(row: Tensor) -> Tensor:
@@ -153,6 +191,7 @@ def miss(layers: int) -> float:
         (lambda layers: 2**layers - 1, "twice"),
         (lambda layers: -(2**layers - 1) / 2, "not negative"),
         (lambda layers: 0.5, "came as"),
+        (15.5, "the answer came as float 15.5, expected a function"),
     ],
 )
 def check_01_4(answer: Callable[[int], Any]) -> str:

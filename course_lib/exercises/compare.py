@@ -77,7 +77,7 @@ def same_call(
     The message shows the call: "f(3, 0.5) came as 1.3, expected 1.25". Raises `Wrong` also when answer is no function.
     """
     if not callable(answer):
-        raise Wrong(f"the answer came as {_kind(answer)}, expected a function")
+        raise Wrong(f"the answer came as {kind(answer)}, expected a function")
     shown = [_short(a) for a in args] + [f"{k}={_short(v)}" for k, v in kwargs.items()]
     call = name or f"{getattr(answer, '__name__', 'f')}({', '.join(shown)})"
     same_numbers(answer(*copy.deepcopy(list(args)), **copy.deepcopy(kwargs)), expected, call, tolerance)
@@ -102,9 +102,9 @@ def _array(value: object, name: str) -> npt.NDArray[np.float64]:
     try:
         array = np.asarray(plain, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
-        raise Wrong(f"{name} came as {_kind(value)}, expected numbers") from None
+        raise Wrong(f"{name} came as {kind(value)}, expected numbers") from None
     if isinstance(value, str) or array.dtype == object:
-        raise Wrong(f"{name} came as {_kind(value)}, expected numbers")
+        raise Wrong(f"{name} came as {kind(value)}, expected numbers")
     return array
 
 
@@ -121,7 +121,8 @@ def _shape(array: npt.NDArray[np.float64]) -> str:
     return "() (one number)" if array.ndim == 0 else str(array.shape)
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """What a value is, in words: float 0.5, the text '0.5', a list."""
     if isinstance(value, str):
         return f"the text {_short(value)}"
     return f"{type(value).__name__} {_short(value)}" if isinstance(value, Number) else f"a {type(value).__name__}"

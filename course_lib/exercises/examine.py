@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import CodeType, TracebackType
 from typing import Any, Literal
 
-from .compare import Empty, Wrong, is_empty
+from .compare import Empty, Wrong, is_empty, kind
 from .registry import Exercise, find
 
 Status = Literal["passed", "wrong", "empty"]
@@ -40,7 +40,7 @@ def examine(id: str, answer: object) -> Verdict:
     except Wrong as reason:
         return _wrong(task, str(reason))
     except (Exception, SystemExit) as error:
-        return _wrong(task, _failure(answer, error))
+        return _wrong(task, _failure(task, answer, error))
     return Verdict("passed", f"✓ {task.id} passed: {task.title}." + (f" {remark}" if remark else ""))
 
 
@@ -91,9 +91,11 @@ def _is_stub(function: Callable[..., Any]) -> bool:
     return not code.co_names and not constants and code.co_nlocals == arguments
 
 
-def _failure(answer: object, error: BaseException) -> str:
+def _failure(task: Exercise, answer: object, error: BaseException) -> str:
     """The error in one line, with the line of the reader's own code where it happened."""
     said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    if callable(task.solution) and not callable(answer):
+        return f"the answer came as {kind(answer)}, expected a function: give its name, without calling it"
     if not inspect.isroutine(answer):
         return f"the answer (a {type(answer).__name__}) could not be used: {said}"
     name = getattr(answer, "__name__", "your function")

@@ -296,6 +296,17 @@ def test_a_check_that_breaks_on_an_odd_answer_still_gives_a_line():
     assert "the answer (a list) could not be used: TypeError" in examine("98.4", [1]).message
 
 
+def test_a_result_in_place_of_the_function_is_named():
+    """Oracle: a check that calls the answer without a look at what it is."""
+
+    @exercise("98.5", title="call", hints=("a", "b"), solution=doubled)
+    def check_call(answer):
+        if [answer(x) for x in (1, 2)] != [2, 4]:
+            raise Wrong("not doubled")
+
+    assert "the answer came as float 15.5, expected a function: give its name" in examine("98.5", 15.5).message
+
+
 def test_exercises_are_listed_in_order():
     """Oracle: 98.10 comes after 98.2."""
     for number in ("98.10", "98.2", "97.1"):

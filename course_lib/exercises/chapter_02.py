@@ -45,6 +45,14 @@ def check_02_1(answer: Any) -> str:
     return "Here round and exact happen to agree; from 3 to 4 they did not."
 
 
+def _same_call(answer: Any, args: tuple[Any, ...], expected: object, name: str, why: str) -> None:
+    """Compare as `same_call` does; where a function gives something else, the message goes on with why."""
+    try:
+        same_call(answer, args, expected, name)
+    except Wrong as reason:
+        raise Wrong(f"{reason}; {why}" if callable(answer) else str(reason)) from None
+
+
 def off_the_end(r: int) -> int:
     """Output i asks for pixel n or more when i / r + 1/2 >= n, that is for the last r / 2 of its r n outputs."""
     return r // 2
@@ -61,18 +69,20 @@ def off_the_end(r: int) -> int:
     ),
     solution=off_the_end,
     wrong=[
-        (lambda r: 1, "expected 2"),
-        (lambda r: r // 2 + 1, "expected 1"),
-        (lambda r: r / 2, "expected 1"),
+        (lambda r: 1, "the outputs 26 to 27 ask for pixel 7"),
+        (lambda r: r // 2 + 1, "output 13 asks for pixel 7"),
+        (lambda r: r / 2, "as 1.5, expected 1; of 7 pixels made 21, output 20 asks"),
         (lambda r: r, "expected 1"),
         (4, "expected a function"),
     ],
 )
 def check_02_2(answer: Any) -> None:
-    """Compare with counting."""
+    """Compare with counting, and say which outputs were counted."""
     for r in (2, 3, 4, 5, 8, 13):
-        counted = int((nearest_indices(7, 7 * r, "round", clamp=False) > 6).sum())
-        same_call(answer, (r,), counted, f"the function at r = {r}")
+        last, counted = 7 * r - 1, int((nearest_indices(7, 7 * r, "round", clamp=False) > 6).sum())
+        who = f"output {last} asks" if counted == 1 else f"the outputs {last + 1 - counted} to {last} ask"
+        why = f"of 7 pixels made {7 * r}, {who} for pixel 7, which does not exist"
+        _same_call(answer, (r,), counted, f"the function at r = {r}", why)
 
 
 def floor_matrix(n_in: int, n_out: int) -> Tensor:
@@ -87,6 +97,14 @@ def _by_float32(n_in: int, n_out: int) -> Tensor:
     step = torch.tensor(float(n_in)) / n_out
     index = (torch.arange(n_out) * step).long()
     return torch.nn.functional.one_hot(index, n_in).double()
+
+
+def _by_rounded_step(n_in: int, n_out: int) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor([int(i * (n_in / n_out)) for i in range(n_out)]), n_in).double()
+
+
+def _by_rounded_scale(n_in: int, n_out: int) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor([int(i / (n_out / n_in)) for i in range(n_out)]), n_in).double()
 
 
 def _exact(n_in: int, n_out: int) -> Tensor:
@@ -105,13 +123,24 @@ def _exact(n_in: int, n_out: int) -> Tensor:
         (lambda n_in, n_out: floor_matrix(n_in, n_out).T, "shape (3, 4), expected (4, 3)"),
         (_exact, "floor_matrix(3, 4)"),
         (_by_float32, "floor_matrix(2, 82)"),
+        (_by_rounded_step, "row 49, whose 1 belongs in column 1: 49 * 2 / 98 is exactly 1"),
+        (_by_rounded_scale, "row 9, whose 1 belongs in column 7: 9 * 14 / 18 is exactly 7"),
+        (lambda n_in, n_out: floor_matrix(n_in, n_out).float(), "torch.float32, expected torch.float64"),
         (lambda n_in, n_out: torch.zeros(n_out, n_in), "floor_matrix(3, 4)"),
     ],
 )
 def check_02_3(answer: Any) -> str:
-    """Compare on small sizes, on shrinking, and where float32 errs."""
-    for n_in, n_out in ((3, 4), (5, 2), (4, 4), (2, 82), (3, 123)):
+    """Compare on small sizes, on shrinking, and where float32, a rounded step and a rounded scale err."""
+    for n_in, n_out in ((3, 4), (5, 2), (4, 4)):
         same_call(answer, (n_in, n_out), floor_matrix(n_in, n_out), f"floor_matrix({n_in}, {n_out})")
+    for n_in, n_out, i in ((2, 82, 41), (3, 123, 82), (2, 98, 49), (14, 18, 9), (14, 36, 18)):
+        k = i * n_in // n_out
+        why = f"{i} * {n_in} / {n_out} is exactly {k}, but a rounded quotient on the way ends a hair below"
+        why = f"look at row {i}, whose 1 belongs in column {k}: {why}"
+        _same_call(answer, (n_in, n_out), floor_matrix(n_in, n_out), f"floor_matrix({n_in}, {n_out})", why)
+    came = answer(3, 4)
+    if isinstance(came, Tensor) and came.dtype != torch.float64:
+        raise Wrong(f"floor_matrix(3, 4) has the right numbers as {came.dtype}, expected torch.float64")
     return "Its column sums say how often each pixel is copied; its transpose is the gradient."
 
 
@@ -137,8 +166,8 @@ def _still_there(n: int, m: int, rule: str) -> int:
     ),
     solution=survivors,
     wrong=[
-        (lambda n, m, rule: n, "survivors(3, 4, 'floor')"),
-        (_still_there, "survivors(3, 4, 'floor')"),
+        (lambda n, m, rule: n, "pixel j must return to place j"),
+        (_still_there, "do not count distinct values"),
         (lambda n, m, rule: survivors(n, m, "exact"), "survivors(3, 4, 'floor')"),
     ],
 )
@@ -146,5 +175,6 @@ def check_02_4(answer: Any) -> str:
     """Compare for both rules, on sizes that can be done by hand and on one that cannot."""
     for n, m in ((3, 4), (300, 400), (5, 10), (7, 10), (9, 9)):
         for rule in ("floor", "exact"):
-            same_call(answer, (n, m, rule), survivors(n, m, rule), f"survivors({n}, {m}, {rule!r})")
+            why = "pixel j must return to place j; do not count distinct values"
+            _same_call(answer, (n, m, rule), survivors(n, m, rule), f"survivors({n}, {m}, {rule!r})", why)
     return "The exact rule brings every pixel back; floor only gcd(n, m) of them, from 300 to 400 one in three."

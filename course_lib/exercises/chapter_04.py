@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from .compare import Wrong, same_call, same_numbers
+from course_lib.plain import W, resample_row
+
+from .compare import Wrong, kind, one_number, same_call, same_numbers
 from .registry import exercise
 
 
@@ -129,3 +132,73 @@ def check_04_3(answer: Any) -> str:
     if not abs(answer - _UNHARMED) < 6e-5:  # so that NaN is no answer either
         raise Wrong(f"the answer came as {float(answer):.6g}, which keeps {kept:.4f} of the wave's height, not 1")
     return "That is 2 - 2 sqrt(2), and its price is a step that overshoots by 12.3 %."
+
+
+def find_a(enlarge: Any) -> Any:
+    """A quarter beyond pixel 5, a ramp is wrong by (2a + 1) * 1/4 * 3/4 * (-1/2) = -(2a + 1) * 3/32."""
+    error = enlarge([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])[11] - 5.25
+    return (-32 * error / 3 - 1) / 2
+
+
+def _enlarger(a: float) -> Callable[[Sequence[Any]], list[float]]:
+    def enlarge(row: Sequence[Any]) -> list[float]:
+        pixels = [float(value) for value in row]
+        if not pixels:
+            raise ValueError("enlarge needs at least one pixel, got an empty row")
+        return resample_row(pixels, 2 * len(pixels), 2, lambda x: W(x, a), 2, "half_pixel", "replicate")
+
+    return enlarge
+
+
+def _always_honest(enlarge: Any) -> float:
+    return -0.5
+
+
+def _weight_itself(enlarge: Any) -> Any:
+    return enlarge([0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0])[13]
+
+
+def _sign_lost(enlarge: Any) -> Any:
+    return -1 - find_a(enlarge)
+
+
+def _at_the_edge(enlarge: Any) -> Any:
+    error = enlarge([0, 1, 2, 3, 4, 5])[1] - 0.25
+    return (-32 * error / 3 - 1) / 2
+
+
+@exercise(
+    "04.4",
+    title="which bicubic is this?",
+    hints=(
+        "Flat grey tells nothing: every a keeps it. A ramp is missed by (2a + 1) s (1 - s) (2s - 1).",
+        "Enlarge 0, 1, 2, ... 11. Output 11 looks at (11 + 1/2)/2 - 1/2 = 5.25: s is 1/4, and far from both edges.",
+        "There the error is enlarge(row)[11] - 5.25 = -(2a + 1) * 3/32; solve for a.",
+    ),
+    solution=find_a,
+    wrong=[
+        (_always_honest, "whatever it is given"),
+        (_weight_itself, "W(5/4) = 9a/64"),
+        (_sign_lost, "2s - 1"),
+        (_at_the_edge, "edge"),
+        (-0.75, "expected a function"),
+    ],
+)
+def check_04_4(answer: Any) -> str:
+    """Hand over enlargers of known a, made by the plain row-by-row resampling."""
+    if not callable(answer):
+        raise Wrong(f"the answer came as {kind(answer)}, expected a function")
+    truth = (-0.75, -0.5, -1.0, -0.3)
+    came = [one_number(answer(_enlarger(a)), "find_a(enlarge)") for a in truth]
+    if max(came) - min(came) < 1e-9:
+        raise Wrong(f"find_a answers {came[0]:.6g} whatever it is given: enlarge a row, and let the result decide")
+    for found, a in zip(came, truth, strict=True):
+        if abs(found - a) < 6e-5:
+            continue
+        said = f"for an enlarger with a = {a} find_a answers {found:.6g}"
+        if abs(found - 9 * a / 64) < 1e-6:
+            raise Wrong(f"{said}: that is the weight W(5/4) = 9a/64 and not yet a")
+        if abs(found + 1 + a) < 6e-5:
+            raise Wrong(f"{said}, which is -1 - a: below s = 1/2 the factor 2s - 1 is negative")
+        raise Wrong(f"{said}. Does the place you read have four true pixels around it, none of them a repeated edge?")
+    return "The same three lines tell you what any program's bicubic is made of."

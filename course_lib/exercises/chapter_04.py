@@ -169,7 +169,7 @@ def _at_the_edge(enlarge: Any) -> Any:
 
 @exercise(
     "04.4",
-    title="which bicubic is this?",
+    title="the a of an unknown enlarger",
     hints=(
         "Flat grey tells nothing: every a keeps it. A ramp is missed by (2a + 1) s (1 - s) (2s - 1).",
         "Enlarge 0, 1, 2, ... 11. Output 11 looks at (11 + 1/2)/2 - 1/2 = 5.25: s is 1/4, and far from both edges.",

@@ -134,8 +134,10 @@ def _by_torch(planes: Tensor, height: Axis, width: Axis) -> Tensor | None:
         return F.interpolate(planes, size, mode=mode) if mode else None
     if grid != "half_pixel":
         return None
-    enlarges = all(axis.stretch == 1.0 for axis in axes)
-    if enlarges and border == "replicate" and (method == "bilinear" or a == -0.75):
+    unwidened = all(axis.stretch == 1.0 for axis in axes)
+    # Enlarging, both of PyTorch's bilinear kernels would do; the antialiased one is the faster on one thread.
+    plain = not height.antialias if method == "bilinear" else a == -0.75
+    if unwidened and plain and border == "replicate":
         return F.interpolate(planes, size, mode=method, align_corners=False)
     widened = all(axis.antialias or axis.n_out >= axis.n_in for axis in axes)
     if not widened or (method == "bicubic" and a != -0.5):

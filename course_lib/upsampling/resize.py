@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -77,16 +78,27 @@ def _by_gather(planes: Tensor, height: Axis, width: Axis) -> Tensor:
     """Read each output's pixels one by one and add them up: best where few of the input's pixels are read at all."""
     (rows, row_weights), (columns, column_weights) = bounded_taps(height), bounded_taps(width)
     flat = planes.flatten(-2)
-    out: Tensor | None = None
-    for i in range(rows.shape[1]):
-        for j in range(columns.shape[1]):
-            index = (rows[:, i, None] * width.n_in + columns[:, j]).flatten().to(planes.device)
-            read = flat.gather(-1, index.expand(*flat.shape[:-1], -1))
-            if height.method != "nearest":
-                read = read * (row_weights[:, i, None] * column_weights[:, j]).flatten().to(planes)
-            out = read if out is None else out + read
-    assert out is not None
-    return out.reshape(*planes.shape[:-2], height.n_out, width.n_out)
+    if height.method == "nearest":
+        out = _read(flat, rows[:, 0], columns[:, 0], width.n_in)
+        return out.reshape(*planes.shape[:-2], height.n_out, width.n_out)
+    # A strip of outputs at a time: what is read then stays in the cache and needs no new memory.
+    lines = max(1, 2**16 // width.n_out)
+    strips = []
+    for strip, strip_weights in zip(torch.split(rows, lines), torch.split(row_weights, lines), strict=True):
+        total: Tensor | None = None
+        for i, j in itertools.product(range(rows.shape[1]), range(columns.shape[1])):
+            read = _read(flat, strip[:, i], columns[:, j], width.n_in)
+            weight = (strip_weights[:, i, None] * column_weights[:, j]).flatten().to(planes)
+            total = read.mul_(weight) if total is None else total.addcmul_(read, weight)
+        assert total is not None
+        strips.append(total.reshape(*planes.shape[:-2], len(strip), width.n_out))
+    return torch.cat(strips, dim=-2)
+
+
+def _read(flat: Tensor, rows: Tensor, columns: Tensor, n_in: int) -> Tensor:
+    """Return the pixels at every pair of a row and a column: (..., rows * columns) of (..., H * W)."""
+    index = (rows[:, None] * n_in + columns).flatten().to(flat.device)
+    return flat.gather(-1, index.expand(*flat.shape[:-1], -1))
 
 
 def _by_bands(planes: Tensor, height: Axis, width: Axis) -> Tensor:
@@ -100,13 +112,13 @@ def _by_bands(planes: Tensor, height: Axis, width: Axis) -> Tensor:
 def _block(axis: Axis, lines: int) -> int:
     # Long blocks waste products on zeros, short ones waste calls. Measured best: 64 outputs when enlarging, 16 when
     # each output reads many pixels, and long ones where a thin strip makes every product cheap.
-    if lines < 8:
+    if lines < 32:
         return 512
     return 64 if axis.n_out >= axis.n_in else 16
 
 
 def _along_height(planes: Tensor, axis: Axis) -> Tensor:
-    if planes.shape[-1] < 8:  # A thin standing strip: matrix kernels prefer it lying down.
+    if planes.shape[-1] < 32:  # A thin standing strip: matrix kernels prefer it lying down.
         return _along_width(planes.mT.contiguous(), axis).mT
     bands = dense_bands(axis, _block(axis, planes.shape[-1]), planes.dtype, planes.device)
     return torch.cat([weights @ planes[..., low:high, :] for low, high, weights in bands], dim=-2)
@@ -121,8 +133,8 @@ def _by_torch(planes: Tensor, height: Axis, width: Axis) -> Tensor | None:
     """Call PyTorch's own kernel where it computes exactly what is asked, else return None.
 
     Its kernels compute coordinates in the picture's precision, so only steps that binary fractions hold exactly
-    qualify. The antialiased kernels renormalise at the border; where another border is asked, the few outputs that
-    feel it are computed by matrices and written over.
+    qualify. The plain kernels replicate at the border and the antialiased ones renormalise; where another border is
+    asked, the few outputs that feel it are computed by matrices and written over.
     """
     axes = (height, width)
     if planes.numel() == 0 or any(not _step_is_exact(axis) for axis in axes):
@@ -136,9 +148,9 @@ def _by_torch(planes: Tensor, height: Axis, width: Axis) -> Tensor | None:
         return None
     unwidened = all(axis.stretch == 1.0 for axis in axes)
     # Enlarging, both of PyTorch's bilinear kernels would do; the antialiased one is the faster on one thread.
-    plain = not height.antialias if method == "bilinear" else a == -0.75
-    if unwidened and plain and border == "replicate":
-        return F.interpolate(planes, size, mode=method, align_corners=False)
+    if unwidened and (a == -0.75 if method == "bicubic" else not height.antialias):
+        out = F.interpolate(planes, size, mode=method, align_corners=False)
+        return out if border == "replicate" else _mend_border(out, planes, height, width)
     widened = all(axis.antialias or axis.n_out >= axis.n_in for axis in axes)
     if not widened or (method == "bicubic" and a != -0.5):
         return None
@@ -167,7 +179,8 @@ def _border_runs(axis: Axis) -> list[tuple[int, int]]:
     """Return the runs of outputs, as (first, end), whose kernels reach beyond the row."""
     reach = (2 if axis.method == "bicubic" else 1) * axis.stretch
     centre = source_coordinates(axis.n_in, axis.n_out, axis.scale, axis.grid)
-    before, after = int((centre - reach < 0).sum()), int((centre + reach > axis.n_in - 1).sum())
+    # Pixels -1 and n_in are the first outside; at a distance of `reach` the kernel is zero already.
+    before, after = int((centre + 1 < reach).sum()), int((axis.n_in - centre < reach).sum())
     return [run for run in ((0, before), (axis.n_out - after, axis.n_out)) if run[0] < run[1]]
 
 

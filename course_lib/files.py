@@ -5,6 +5,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, overload
@@ -59,20 +60,33 @@ def _explain(error: OSError, path: Path) -> CannotWrite:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise CannotWrite when `path` cannot become a file (folder missing, not a folder, or not writable).
+    """Raise CannotWrite when `path` cannot become a file (folder missing or not writable, a folder or a device there).
 
     A file is really created beside `path` and removed again, because permission bits alone do not tell (root, read-
     only disks).
     """
-    target = Path(path).resolve()
-    if target.is_dir():
-        raise CannotWrite(errno.EISDIR, f"cannot write {path}: it is a folder; name a file inside it")
+    target = _target(path)
     probe = _beside(target)
     try:
         probe.open("x").close()
     except OSError as error:
         raise _explain(error, target) from error
     probe.unlink()
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """Return where `path` leads; raise CannotWrite where something stands that a file must not replace."""
+    target = Path(path).resolve()
+    try:
+        # asked of `path`: what /dev/stdout leads to has no path of its own
+        kind = os.stat(path).st_mode
+    except OSError:
+        return target  # nothing there yet; whether something can be, the first open will tell
+    if stat.S_ISDIR(kind):
+        raise CannotWrite(errno.EISDIR, f"cannot write {path}: it is a folder; name a file inside it")
+    if not stat.S_ISREG(kind):
+        raise CannotWrite(errno.EINVAL, f"cannot write {path}: it is a pipe, a device or a socket; name a regular file")
+    return target
 
 
 def _beside(target: Path) -> Path:
@@ -93,13 +107,12 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
 
     The bytes go to a hidden neighbour, reach the disk (fsync) and are renamed; on any error, Ctrl-C included, the
     neighbour is removed and an older file at `path` stays as it was. `mode` is "wb" or "w" (UTF-8, "\\n"). A symbolic
-    link is written through. Raises CannotWrite when the folder cannot be written or the disk is full.
+    link is written through. Raises CannotWrite when the folder cannot be written, the disk is full, or `path` is a
+    folder, a pipe or a device.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f'mode must be "wb" or "w", got {mode!r}')
-    target = Path(path).resolve()
-    if target.is_dir():
-        raise CannotWrite(errno.EISDIR, f"cannot write {path}: it is a folder; name a file inside it")
+    target = _target(path)
     partial = _beside(target)
     text: dict[str, Any] = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
     try:

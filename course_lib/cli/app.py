@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from course_lib import __version__
-from course_lib.cli.errors import Refused, one_line_errors
+from course_lib.cli.errors import check_target, one_line_errors
 
 _HELP = """Enlarge pictures, measure models, time the library, fetch data: the book's tools on the command line.
 
@@ -152,15 +152,6 @@ def _deliver(name: str, record: dict[str, Any], save: bool, out: Path | None) ->
         typer.echo(f"written: {out}")
 
 
-def _check_out(out: Path | None, force: bool) -> None:
-    from course_lib.files import check_writable
-
-    if out is not None:
-        if out.is_file() and not force:
-            raise Refused(f"{out} is already there; --force replaces it, or name another file with --out")
-        check_writable(out)
-
-
 _Save = Annotated[bool, typer.Option("--save", help="Record the result in data/measurements, where chapters read it.")]
 _Out = Annotated[Path | None, typer.Option(help="Write the result to this JSON file as well.")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace --out if it is already there.")]
@@ -188,7 +179,8 @@ def evaluate_sr(
     if any(s not in (2, 3, 4) for s in scales):
         raise typer.BadParameter(f"must be 2, 3 or 4, got {', '.join(map(str, scales))}", param_hint="'--scale'")
     with one_line_errors():
-        _check_out(out, force)
+        if out is not None:
+            check_target(out, force)
         from course_lib.cli.evaluate import PROTOCOL, evaluate, table
 
         values = evaluate(model.value, data.value, scales)
@@ -219,7 +211,8 @@ def bench_resize(
     ratios, not the milliseconds.
     """
     with one_line_errors():
-        _check_out(out, force)
+        if out is not None:
+            check_target(out, force)
         from course_lib.bench.resize import PROTOCOL, run, table
 
         values = run(device, threads, repeats, progress=True, own_process=True)
@@ -254,7 +247,8 @@ def bench_slider(
     A picture that follows the hand needs a 95th percentile under 70 ms.
     """
     with one_line_errors():
-        _check_out(out, force)
+        if out is not None:
+            check_target(out, force)
         from course_lib.bench.slider import PROTOCOL, run, table
 
         values = run(threads, moves)

@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import typer
 
@@ -11,6 +12,15 @@ FAILURE, INTERRUPTED = 1, 130
 
 class Refused(ValueError):
     """A request that cannot be fulfilled, found before anything was touched."""
+
+
+def check_target(out: Path, force: bool) -> None:
+    """Raise CannotWrite when `out` cannot become a file, Refused when it is one already and `force` is not given."""
+    from course_lib.files import check_writable
+
+    check_writable(out)
+    if out.exists() and not force:
+        raise Refused(f"{out} is already there; --force replaces it, or name another file with --out")
 
 
 @contextlib.contextmanager

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from course_lib.cli.errors import Refused
+from course_lib.cli.errors import Refused, check_target
 from course_lib.cli.strips import Strips
 from course_lib.cli.writers import FORMATS, Format
 from course_lib.datasets import Samples, read_samples
-from course_lib.files import atomic_write, check_writable
+from course_lib.files import atomic_write
 from course_lib.upsampling import output_size
 from course_lib.upsampling.taps import Method
 
@@ -84,13 +84,6 @@ def check_device(device: str) -> None:
         count, index = torch.cuda.device_count(), torch.device(device).index or 0
         if index >= count:
             raise Refused(f"--device {device} is not there: PyTorch sees {count} CUDA devices; leave --device out")
-
-
-def check_target(out: Path, force: bool) -> None:
-    """Raise Refused when `out` exists and `force` is not given, CannotWrite when it could not be written."""
-    if out.exists() and not out.is_dir() and not force:
-        raise Refused(f"{out} is already there; --force replaces it, or name another file with --out")
-    check_writable(out)
 
 
 def _check_format(samples: Samples, goal: tuple[int, int], kind: Format, out: Path) -> None:

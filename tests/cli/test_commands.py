@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,21 @@ def test_evaluate_prints_and_records(toys: list[Any], tmp_path: Path) -> None:
     again = course("evaluate", "sr", "--scale", 2, "--out", out)
     assert again.exit_code == 1
     assert "--force" in again.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_a_pipe_is_not_replaced(toys: list[Any], tmp_path: Path, force: tuple[str, ...]) -> None:
+    """Oracle: the kind of the path before; refused before any picture is measured, --force or not."""
+    os.mkfifo(tmp_path / "pipe")
+    done = course("evaluate", "sr", "--scale", 2, "--out", tmp_path / "pipe", *force)
+    assert done.exit_code == 1
+    assert done.stdout == ""
+    assert (
+        done.stderr
+        == f"error: cannot write {tmp_path / 'pipe'}: it is a pipe, a device or a socket; name a regular file\n"
+    )
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_evaluate_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,19 @@ def test_unwritable_places_are_named(tmp_path: Path, check: object) -> None:
     assert leftovers(tmp_path) == ["file"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """Oracle: the kind of the path before, which a rename would have turned into a file; also behind a link."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for check in (check_writable, lambda path: atomic_write(path).__enter__()):
+        with pytest.raises(CannotWrite, match=f"{name}: it is a pipe, a device or a socket; name a regular file"):
+            check(tmp_path / name)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert leftovers(tmp_path) == ["link", "pipe"]
+
+
 def test_check_writable_touches_nothing(tmp_path: Path) -> None:
     """Oracle: the folder before."""
     check_writable(tmp_path / "a.bin")

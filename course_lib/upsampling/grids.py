@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ Rule = Literal["floor", "exact", "round"]
 Scale = float | int | Fraction
 
 _INT64_SAFE = 2**62
+_LEAST_SCALE = Fraction(1, 10**30)
 
 
 def as_fraction(scale: Scale) -> Fraction:
@@ -28,16 +29,20 @@ def as_fraction(scale: Scale) -> Fraction:
     A float such as 3.4 is not 17/5, only the nearest double to it; computing with 17/5 gives the sizes and
     coordinates its writer meant. `scale`: positive, finite. Raises TypeError or ValueError naming what came.
     """
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, Fraction, np.integer, np.floating)):
-        raise TypeError(f"scale must be a number (int, float or Fraction), got {type(scale).__name__}")
-    if not math.isfinite(scale) or scale <= 0:
-        raise ValueError(f"scale must be a positive finite number, got {scale}")
-    if isinstance(scale, (int, Fraction, np.integer)):
-        return Fraction(scale)
-    exact = Fraction(float(scale))
+    given: Any = scale
+    if isinstance(given, bool) or not isinstance(given, (int, float, Fraction, np.integer, np.floating)):
+        raise TypeError(f"scale must be a number (int, float or Fraction), got {type(given).__name__}")
+    inexact = isinstance(given, (float, np.floating))
+    if (inexact and not math.isfinite(given)) or given <= 0:
+        raise ValueError(f"scale must be a positive finite number, got {given}")
+    exact = Fraction(float(given)) if inexact else Fraction(int(given) if isinstance(given, np.integer) else given)
+    if not _LEAST_SCALE <= exact <= 1 / _LEAST_SCALE:
+        raise ValueError(f"scale must be from 1e-30 to 1e30, got a number {'above' if exact > 1 else 'below'} that")
+    if not inexact:
+        return exact
     for digits in range(1, 17):
         simple = exact.limit_denominator(10**digits)
-        if simple > 0 and float(simple) == float(scale):
+        if simple > 0 and type(given)(float(simple)) == given:  # np.float32(3.4) means 17/5 too
             return simple
     return exact
 

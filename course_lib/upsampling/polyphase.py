@@ -10,6 +10,7 @@ from torch import Tensor
 
 from course_lib.upsampling.grids import border_indices, check_length
 from course_lib.upsampling.kernels import cubic, tent
+from course_lib.upsampling.resize import check_finite, check_image
 from course_lib.upsampling.taps import Axis, Method, unbounded_taps
 
 
@@ -41,6 +42,7 @@ def polyphase_upscale(image: Tensor, r: int, method: Method = "bicubic", a: floa
     image: float (..., C, H, W). Returns (..., C, r*H, r*W), equal to `resize(image, scale=r, method=method, a=a)`
     (half-pixel grid, replicated border). Raises as `polyphase_filters`.
     """
+    check_image(image)
     weights, first = polyphase_filters(r, method, a)
     weights = weights.to(image)
     taps = weights.shape[1]
@@ -48,6 +50,7 @@ def polyphase_upscale(image: Tensor, r: int, method: Method = "bicubic", a: floa
     planes = image.reshape(-1, 1, *image.shape[-2:])
     padded = _pad(planes, -first, taps - 1 + first)
     phases = F.conv2d(padded, filters)  # (planes, r * r, H, W): every phase of every pixel
+    check_finite(image, phases)
     return F.pixel_shuffle(phases, r).reshape(*image.shape[:-2], r * image.shape[-2], r * image.shape[-1])
 
 
@@ -58,6 +61,7 @@ def polyphase_downscale(image: Tensor, r: int, method: Method = "bicubic", a: fl
     `resize(image, scale=Fraction(1, r), method=method, a=a)`. Raises ValueError for other sizes, r < 1 or
     method="nearest", which reads one pixel and is no convolution to speak of.
     """
+    check_image(image)
     check_length("r", r)
     if image.shape[-2] % r or image.shape[-1] % r:
         raise ValueError(f"image must have H and W that are multiples of r = {r}, got {tuple(image.shape)}")
@@ -70,6 +74,7 @@ def polyphase_downscale(image: Tensor, r: int, method: Method = "bicubic", a: fl
     planes = image.reshape(-1, 1, *image.shape[-2:])
     padded = _pad(planes, -start, len(row) - r + start)
     out = F.conv2d(padded, torch.outer(row, row)[None, None], stride=r)
+    check_finite(image, out)
     return out.reshape(*image.shape[:-2], *out.shape[-2:])
 
 

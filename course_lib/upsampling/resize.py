@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -24,6 +25,9 @@ from course_lib.upsampling.grids import (
 )
 from course_lib.upsampling.taps import Axis, Method, bounded_taps, dense_band, dense_bands
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MOST_SIDE = 2**24
+"""The longest side `resize` makes, in pixels."""
 MOST_NUMBERS = 2**31
 """The largest result `resize` makes, in numbers (8 GiB of float32); larger pictures are made by tiles."""
 
@@ -40,7 +44,7 @@ def resize(
 ) -> Tensor:
     """Resize a picture or a batch of them by any real factor, differentiably.
 
-    image: float tensor (..., C, H, W), any range, finite. Exactly one of
+    image: float tensor (..., C, H, W), any range, finite wherever it is read. Exactly one of
     scale: one number for both axes or (vertical, horizontal); the result has ceil(scale * n) pixels (exact, as in
     MATLAB) and coordinates use `scale` itself; or
     size: one number for both axes or (height, width); coordinates use out / in.
@@ -55,17 +59,28 @@ def resize(
     overshoot the input's range when the kernel has negative lobes.
     Raises: TypeError or ValueError naming the argument, what came and what was expected. Keys 1981 for the kernel.
     """
-    _check_image(image)
+    check_image(image)
     height, width = _axes(image, scale, size, method, a, antialias, grid, border)
     _check_result(image, height, width)
     # Half precision would lose the weights' last digits; float32 costs little and is exact enough.
     work = image.float() if image.dtype in (torch.float16, torch.bfloat16) else image
+    if image.numel() == 0:
+        return image.new_empty(*image.shape[:-2], height.n_out, width.n_out)
     planes = work.reshape(1, -1, height.n_in, width.n_in)
-    out = _by_torch(planes, height, width)
-    if out is None:
-        out = (_by_gather if _reads_little(height, width) else _by_bands)(planes, height, width)
-    _check_finite(image, out)
+    with _full_precision(image):
+        out = _by_torch(planes, height, width)
+        if out is None:
+            out = (_by_gather if _reads_little(height, width) else _by_bands)(planes, height, width)
+    check_finite(image, out)
     return out.reshape(*image.shape[:-2], height.n_out, width.n_out).to(image.dtype)
+
+
+def _full_precision(image: Tensor) -> AbstractContextManager[object]:
+    """Switch autocast off: it would run the matrix products in half precision."""
+    device = image.device.type
+    if image.is_meta or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def _reads_little(height: Axis, width: Axis) -> bool:
@@ -112,7 +127,7 @@ def _by_bands(planes: Tensor, height: Axis, width: Axis) -> Tensor:
 def _block(axis: Axis, lines: int) -> int:
     # Long blocks waste products on zeros, short ones waste calls. Measured best: 64 outputs when enlarging, 16 when
     # each output reads many pixels, and long ones where a thin strip makes every product cheap.
-    if lines < 32:
+    if lines < 32 and axis.n_out <= 2**13:
         return 512
     return 64 if axis.n_out >= axis.n_in else 16
 
@@ -137,7 +152,7 @@ def _by_torch(planes: Tensor, height: Axis, width: Axis) -> Tensor | None:
     asked, the few outputs that feel it are computed by matrices and written over.
     """
     axes = (height, width)
-    if planes.numel() == 0 or any(not _step_is_exact(axis) for axis in axes):
+    if any(not _step_is_exact(axis) for axis in axes):
         return None
     size = (height.n_out, width.n_out)
     method, a, border, grid = height.method, height.a, height.border, height.grid
@@ -159,9 +174,12 @@ def _by_torch(planes: Tensor, height: Axis, width: Axis) -> Tensor | None:
 
 
 def _step_is_exact(axis: Axis) -> bool:
+    if axis.n_in == 1:  # PyTorch 2.13's antialiased kernel goes wrong where one side has a single pixel.
+        return False
     step = grid_step(axis.n_in, axis.n_out, axis.scale, axis.grid)
-    power_of_two = step.denominator & (step.denominator - 1) == 0 and step.denominator <= 1024
-    return power_of_two and step == axis.n_in / axis.n_out and axis.n_in <= 2**14 and axis.n_out <= 2**14
+    power_of_two = step.denominator & (step.denominator - 1) == 0
+    fits = 2 * step.denominator * max(axis.n_in, axis.n_out) <= 2**24  # the digits of a float32
+    return power_of_two and fits and step == Fraction(axis.n_in, axis.n_out)
 
 
 def _mend_border(out: Tensor, planes: Tensor, height: Axis, width: Axis) -> Tensor:
@@ -217,16 +235,24 @@ def _pair(name: str, value: Any) -> tuple[Any, Any]:
     return value, value
 
 
-def _check_image(image: Tensor) -> None:
+def check_image(image: Tensor) -> None:
+    """Raise TypeError or ValueError, naming what came, unless `image` is a dense float tensor (..., C, H, W)."""
     if not isinstance(image, Tensor):
         raise TypeError(f"image must be a torch.Tensor, got {type(image).__name__}")
+    if image.layout != torch.strided:
+        raise TypeError(f"image must be a dense tensor, got layout {image.layout}")
     if image.dim() < 3 or image.shape[-1] < 1 or image.shape[-2] < 1:
         raise ValueError(f"image must be (..., C, H, W) with H, W >= 1, got {tuple(image.shape)}")
-    if not image.is_floating_point():
-        raise TypeError(f"image must be floating point with values such as [0, 1], got {image.dtype}")
+    if image.dtype not in _DTYPES:
+        raise TypeError(f"image must be floating point (16, 32 or 64 bit), such as values in [0, 1], got {image.dtype}")
 
 
 def _check_result(image: Tensor, height: Axis, width: Axis) -> None:
+    if max(height.n_out, width.n_out) > MOST_SIDE:
+        raise ValueError(
+            f"scale or size must leave sides of at most {MOST_SIDE:,} pixels, got {tuple(image.shape)} -> "
+            f"{height.n_out} x {width.n_out}"
+        )
     numbers = math.prod(image.shape[:-2]) * height.n_out * width.n_out
     if numbers > MOST_NUMBERS:
         raise ValueError(
@@ -235,7 +261,8 @@ def _check_result(image: Tensor, height: Axis, width: Axis) -> None:
         )
 
 
-def _check_finite(image: Tensor, out: Tensor) -> None:
+def check_finite(image: Tensor, out: Tensor) -> None:
+    """Raise ValueError, naming the first bad place, if `out` was made from pixels that are NaN or infinite."""
     if image.is_meta or torch.compiler.is_compiling():
         return
     # A sum meets every NaN and infinity in one pass; the smaller picture of the two is cheaper to read. Only a sum

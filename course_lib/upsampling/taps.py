@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -28,6 +30,12 @@ Method = Literal["nearest", "bilinear", "bicubic"]
 
 # Shrinking far below one pixel would spread each kernel over this many taps and more; nobody wants that on purpose.
 _MOST_TAPS = 2**28
+_MOST_SLOPE = 1e6
+# Tables up to this many numbers are kept for the next call; larger ones cost less to make than to hold.
+_WORTH_KEEPING = 2**20
+
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,10 @@ class Axis:
         check_choice("method", self.method, Method)
         check_choice("grid", self.grid, Grid)
         check_choice("border", self.border, Border)
-        if not math.isfinite(self.a):
-            raise ValueError(f"a must be a finite number, got {self.a}")
+        if isinstance(self.a, bool) or not isinstance(self.a, (int, float)):
+            raise TypeError(f"a must be a number, got {self.a!r}")
+        if not abs(self.a) <= _MOST_SLOPE:
+            raise ValueError(f"a must be a finite number from {-_MOST_SLOPE:g} to {_MOST_SLOPE:g}, got {self.a}")
         if self.scale is not None:
             object.__setattr__(self, "scale", as_fraction(self.scale))
 
@@ -84,14 +94,27 @@ def unbounded_taps(axis: Axis, kernel: Kernel) -> tuple[Tensor, Tensor]:
     return floor + ahead.long(), weights / weights.sum(1, keepdim=True)
 
 
-@lru_cache(maxsize=32)
 def bounded_taps(axis: Axis) -> tuple[Tensor, Tensor]:
-    """Return (pixels, weights) of every output inside the row: int64 and float64, both (n_out, taps).
+    """Return (pixels, weights) of every output inside the row: int64 and float64, both (n_out, taps), on the CPU.
 
     Pixels may repeat where a border folds back. Every row sums to 1. Treat both as read-only: they are shared.
     """
-    if axis.method == "nearest":
-        return _nearest_taps(axis)
+    small = axis.n_out * math.ceil(4 * axis.stretch) <= _WORTH_KEEPING
+    index, weights = (_kept_tables if small else _tables)(axis)
+    return torch.from_numpy(index), torch.from_numpy(weights)
+
+
+def _tables(axis: Axis) -> tuple[Indices, Floats]:
+    # NumPy arrays outlive the mode they were made in (inference, fake tensors, another default device); tensors do not.
+    with torch.device("cpu"), torch.inference_mode(False):
+        index, weights = _nearest_taps(axis) if axis.method == "nearest" else _kernel_taps(axis)
+        return index.numpy(), weights.numpy()
+
+
+_kept_tables = lru_cache(maxsize=32)(_tables)
+
+
+def _kernel_taps(axis: Axis) -> tuple[Tensor, Tensor]:
     kernel = tent() if axis.method == "bilinear" else cubic(axis.a)
     first, weights = unbounded_taps(axis, kernel)
     index = first[:, None] + torch.arange(weights.shape[1])
@@ -129,9 +152,11 @@ def resize_matrix(
     Arguments as in `resize`; `scale` (default n_out / n_in) fixes the coordinates, `n_out` how many there are.
     Returns: sparse COO (n_out, n_in), coalesced; every row sums to 1. Raises as `resize` does.
     """
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating point type, got {dtype}")
     axis = Axis(n_in, n_out, scale, method, a, antialias, grid, border)
     columns, weights = bounded_taps(axis)
-    rows = torch.arange(n_out)[:, None].expand_as(columns)
+    rows = torch.arange(n_out, device="cpu")[:, None].expand_as(columns)
     kept = weights != 0
     coo = torch.sparse_coo_tensor(
         torch.stack([rows[kept], columns[kept]]), weights[kept], (n_out, n_in), check_invariants=True
@@ -141,20 +166,37 @@ def resize_matrix(
 
 def dense_band(axis: Axis, first: int, end: int, dtype: torch.dtype, device: torch.device) -> tuple[int, int, Tensor]:
     """Return rows first..end-1 of the matrix without its empty columns: (first column, end column, weights)."""
-    columns, weights = (part[first:end] for part in bounded_taps(axis))
-    low, high = int(columns.min()), int(columns.max()) + 1
-    band = torch.zeros(end - first, high - low, dtype=torch.float64).scatter_add_(1, columns - low, weights)
-    return low, high, band.to(device=device, dtype=dtype)
+    index, weights = bounded_taps(axis)
+    low, high, band = _band(index[first:end].numpy(), weights[first:end].numpy())
+    return low, high, torch.from_numpy(band).to(device=device, dtype=dtype)
 
 
-@lru_cache(maxsize=32)
-def dense_bands(
-    axis: Axis, block: int, dtype: torch.dtype, device: torch.device
-) -> tuple[tuple[int, int, Tensor], ...]:
+def dense_bands(axis: Axis, block: int, dtype: torch.dtype, device: torch.device) -> list[tuple[int, int, Tensor]]:
     """Return the whole matrix as dense bands of `block` rows each (see `dense_band`).
 
     Neighbouring outputs read neighbouring pixels, so a few rows of the matrix touch one short run of columns: a
     handful of small matrix products does the work of a gather, at the speed of the machine's matrix kernels.
     """
-    starts = range(0, axis.n_out, block)
-    return tuple(dense_band(axis, start, min(start + block, axis.n_out), dtype, device) for start in starts)
+    reach = block * axis.n_in / axis.n_out + 4 * axis.stretch
+    runs, flat = (_kept_bands if axis.n_out * reach <= _WORTH_KEEPING else _bands)(axis, block)
+    # One transfer for all bands, not one for each.
+    numbers = torch.from_numpy(flat).to(device=device, dtype=dtype)
+    pieces = torch.split(numbers, [rows * (high - low) for rows, low, high in runs])
+    return [(low, high, piece.view(rows, high - low)) for (rows, low, high), piece in zip(runs, pieces, strict=True)]
+
+
+def _bands(axis: Axis, block: int) -> tuple[list[tuple[int, int, int]], Floats]:
+    index, weights = (part.numpy() for part in bounded_taps(axis))
+    made = [_band(index[k : k + block], weights[k : k + block]) for k in range(0, axis.n_out, block)]
+    runs = [(len(band), low, high) for low, high, band in made]
+    return runs, np.concatenate([band.ravel() for _, _, band in made])
+
+
+_kept_bands = lru_cache(maxsize=32)(_bands)
+
+
+def _band(index: npt.NDArray[Any], weights: npt.NDArray[Any]) -> tuple[int, int, Floats]:
+    low, high = int(index.min()), int(index.max()) + 1
+    band = np.zeros((len(index), high - low))
+    np.add.at(band, (np.arange(len(index))[:, None], index - low), weights)
+    return low, high, band

@@ -201,7 +201,7 @@ def nan_at(*index):
         (lambda: resize(torch.rand(3, 8, 8), 2, 16), ValueError, "got scale=2 and size=16"),
         (lambda: resize(torch.rand(3, 8, 8), 0), ValueError, "scale must be a positive finite number, got 0"),
         (lambda: resize(torch.rand(3, 8, 8), -1), ValueError, "scale must be a positive finite number, got -1"),
-        (lambda: resize(torch.rand(3, 8, 8), 1e9), ValueError, "scale or size must leave a result of at most"),
+        (lambda: resize(torch.rand(3, 8, 8), 1e9), ValueError, "scale or size must leave sides of at most"),
         (lambda: resize(torch.rand(3, 8, 8), 1e-12), ValueError, "scale must not shrink this far"),
         (
             lambda: resize(torch.rand(3, 8, 8), (2, 2, 2)),

@@ -35,7 +35,7 @@ def as_fraction(scale: Scale) -> Fraction:
     inexact = isinstance(given, (float, np.floating))
     if (inexact and not math.isfinite(given)) or given <= 0:
         raise ValueError(f"scale must be a positive finite number, got {given}")
-    exact = Fraction(float(given)) if inexact else Fraction(int(given) if isinstance(given, np.integer) else given)
+    exact = Fraction(float(given) if inexact else given if isinstance(given, Fraction) else int(given))
     if not _LEAST_SCALE <= exact <= 1 / _LEAST_SCALE:
         raise ValueError(f"scale must be from 1e-30 to 1e30, got a number {'above' if exact > 1 else 'below'} that")
     if not inexact:

@@ -61,7 +61,7 @@ class Axis:
         if isinstance(self.a, bool) or not isinstance(self.a, (int, float)):
             raise TypeError(f"a must be a number, got {self.a!r}")
         if not abs(self.a) <= _MOST_SLOPE:
-            raise ValueError(f"a must be a finite number from {-_MOST_SLOPE:g} to {_MOST_SLOPE:g}, got {self.a}")
+            raise ValueError(f"a must be a finite number, at most {_MOST_SLOPE:g} in size, got {self.a}")
         if self.scale is not None:
             object.__setattr__(self, "scale", as_fraction(self.scale))
 
@@ -159,7 +159,7 @@ def resize_matrix(
     rows = torch.arange(n_out, device="cpu")[:, None].expand_as(columns)
     kept = weights != 0
     coo = torch.sparse_coo_tensor(
-        torch.stack([rows[kept], columns[kept]]), weights[kept], (n_out, n_in), check_invariants=True
+        torch.stack([rows[kept], columns[kept]]), weights[kept], (n_out, n_in), device="cpu", check_invariants=True
     )
     return coo.coalesce().to(dtype)
 

@@ -63,6 +63,13 @@ def test_output_size_is_the_exact_ceiling(n, scale, size):
     assert output_size(n, scale) == size
 
 
+def test_numpy_numbers_mean_what_they_say():
+    """Oracle: plain Python numbers; small integers must not overflow, single precision must not add a pixel."""
+    assert output_size(5, np.int8(100)) == 500
+    assert output_size(5, np.float32(3.4)) == output_size(5, 3.4) == 17
+    assert as_fraction(np.float64(2.7)) == Fraction(27, 10)
+
+
 def test_three_to_four_by_hand():
     """Oracle: the index table of the source notes' example, 3 -> 4, worked out with fractions."""
     table = {

@@ -8,6 +8,7 @@ import torch
 
 from course_lib.plain import W, resize_plain
 from course_lib.upsampling import (
+    nearest_indices,
     output_size,
     polyphase_downscale,
     polyphase_filters,
@@ -217,9 +218,30 @@ def nan_at(*index):
         ),
         (lambda: resize(torch.rand(3, 8, 8), 2, grid="corner"), ValueError, "grid must be one of .* got 'corner'"),
         (lambda: resize(torch.rand(3, 8, 8), 2, border="zero"), ValueError, "border must be one of .* got 'zero'"),
-        (lambda: resize(torch.rand(3, 8, 8), 2, a=math.inf), ValueError, "a must be a finite number, got inf"),
+        (lambda: resize(torch.rand(3, 8, 8), 2, a=math.inf), ValueError, "a must be a finite number, .* got inf"),
         (lambda: resize(nan_at(1, 2, 3), 2), ValueError, r"image must be finite, got nan at index \(1, 2, 3\)"),
         (lambda: resize(nan_at(0, 7, 7), 0.5), ValueError, r"image must be finite, got nan at index \(0, 7, 7\)"),
+        (lambda: resize(torch.rand(1, 1, 1), (1e8, 1)), ValueError, "must leave sides of at most 16,777,216 pixels"),
+        (
+            lambda: resize(torch.rand(3, 8, 8), 10**400),
+            ValueError,
+            "scale must be from 1e-30 to 1e30",
+        ),
+        (lambda: resize(torch.rand(3, 8, 8), 2, a="x"), TypeError, "a must be a number, got 'x'"),
+        (lambda: resize(torch.rand(3, 8, 8), 2, a=1e308), ValueError, r"a must be a finite number, .* got 1e\+308"),
+        (lambda: resize(torch.rand(3, 8, 8).to(torch.float8_e4m3fn), 2), TypeError, "got torch.float8_e4m3fn"),
+        (lambda: resize(torch.rand(3, 8, 8).to_sparse(), 2), TypeError, "image must be a dense tensor, got layout"),
+        (
+            lambda: resize_matrix(4, 9, dtype=torch.int64),
+            TypeError,
+            "dtype must be a floating .* got torch.int64",
+        ),
+        (lambda: polyphase_upscale(torch.zeros(1, 4, 4, dtype=torch.int64), 2), TypeError, "got torch.int64"),
+        (
+            lambda: polyphase_upscale(nan_at(1, 2, 3), 2),
+            ValueError,
+            r"image must be finite, got nan at index \(1, 2, 3\)",
+        ),
         (lambda: resize_matrix(0, 4), ValueError, "n_in must be at least 1, got 0"),
         (lambda: polyphase_filters(0), ValueError, "r must be at least 1, got 0"),
         (lambda: polyphase_downscale(torch.rand(1, 5, 6), 2), ValueError, "multiples of r = 2"),
@@ -233,6 +255,79 @@ def nan_at(*index):
 def test_errors_name_what_came_and_what_was_expected(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize(("shape", "scale"), [((4, 1), (2, 1)), ((4, 1), (0.5, 1)), ((1, 4), (1, 2)), ((1, 1), 4)])
+def test_one_pixel_wide_pictures(method, border, shape, scale):
+    """Oracle: the matrices. PyTorch's antialiased kernel goes wrong on a single column."""
+    image = picture(1, *shape)
+    out = resize(image, scale, method=method, border=border)
+    scales = scale if isinstance(scale, tuple) else (scale, scale)
+    a_h, a_w = (
+        resize_matrix(n, output_size(n, s), s, method, border=border).to_dense()
+        for n, s in zip(shape, scales, strict=True)
+    )
+    torch.testing.assert_close(out, a_h @ image @ a_w.T)
+
+
+def test_steps_that_float32_cannot_hold_stay_exact():
+    """Oracle: integer arithmetic. 16368 -> 16384 steps by 1023/1024, one bit more than a float32 position has."""
+    row = torch.arange(16368.0).view(1, 1, -1)
+    assert torch.equal(resize(row, size=(1, 16384), method="nearest")[0, 0].long(), nearest_indices(16368, 16384))
+    ramp = row / 16368
+    exact = resize(ramp.double(), size=(1, 16384), method="bilinear")
+    torch.testing.assert_close(resize(ramp, size=(1, 16384), method="bilinear").double(), exact, atol=1e-6, rtol=0)
+
+
+def test_a_dropped_border_may_leave_nothing_to_read():
+    """Oracle: by hand. 7 * 0.3 rounds up to 3 pixels; the third looks at 7.83, beyond the last pixel: the edge."""
+    matrix = resize_matrix(7, 3, 0.3, "bilinear", antialias=False, border="renormalise").to_dense()
+    assert matrix[2].tolist() == [0, 0, 0, 0, 0, 0, 1]
+
+
+def test_training_after_inference_mode():
+    """Tables first made in inference mode serve training afterwards (oracle: a gradient arrives)."""
+    with torch.inference_mode():
+        resize(torch.rand(1, 9, 9), 1.61)
+    image = torch.rand(1, 9, 9, requires_grad=True)
+    resize(image, 1.61).sum().backward()
+    assert image.grad is not None
+
+
+def test_another_default_device_changes_nothing():
+    """Oracle: the same call without it; `meta` stands for any device that is not the picture's."""
+    image = picture(1, 6, 7)
+    with torch.device("meta"):
+        out = resize(image, 1.73)
+        matrix = resize_matrix(6, 11, 1.73)
+    assert out.device.type == "cpu"
+    torch.testing.assert_close(out, resize(image, 1.73))
+    torch.testing.assert_close(matrix, resize_matrix(6, 11, 1.73))
+
+
+@pytest.mark.parametrize("scale", [2, 1.7, 0.5])
+def test_autocast_does_not_lower_the_precision(scale):
+    """Oracle: the same call outside autocast."""
+    image = picture(1, 16, 16, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = resize(image, scale)
+    torch.testing.assert_close(inside, resize(image, scale), atol=0, rtol=0)
+
+
+def test_long_thin_pictures_keep_little():
+    """Oracle: tracemalloc. Three scales of a 200,000-pixel row leave no tables behind."""
+    import tracemalloc
+
+    row = torch.rand(1, 1, 200_000)
+    tracemalloc.start()
+    for scale in (1.37, 1.38, 0.37):
+        resize(row, (1, scale))
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 5e6
+    assert peak < 3e8
 
 
 def test_huge_but_honest_values_are_not_refused():

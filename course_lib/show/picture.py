@@ -6,7 +6,7 @@ import html
 import os
 import tempfile
 import warnings
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Final
 
 import ipywidgets  # type: ignore[import-untyped]
@@ -28,6 +28,8 @@ MOST_PIXELS: Final = 50_000_000
 LEAST_SIDE: Final = 16
 STORED_SIDE: Final = 1024
 """The longer side a picture is reduced to before it is stored: every chapter stays quick."""
+LONGEST_SHAPE: Final = STORED_SIDE // LEAST_SIDE
+"""Longer side over shorter side: beyond it, the picture as stored would be under 16 pixels wide."""
 
 
 class UnsuitablePicture(ValueError):
@@ -57,15 +59,17 @@ def store_picture(name: str, content: bytes) -> torch.Tensor:
     obeyed, alpha is laid on white, grey becomes three equal channels, 16 bits become 8. The file appears whole or not
     at all. Returns the picture as stored, float32 (3, H, W).
     Raises UnreadablePicture (no picture, truncated, animated, CMYK), UnsuitablePicture (more than 50 megapixels, a side
-    under 16 pixels) or CannotWrite.
+    under 16 pixels, or longer than 64 to 1) or CannotWrite.
     """
-    label = PurePath(name.replace("\\", "/")).name or "picture"
+    label = _label(name)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, label[-80:])
+        path = Path(folder, "upload")
         path.write_bytes(content)
         try:
             _check_size(label, *_header(path))
             image = _three(read_picture(path))
+            # Some deep TIFFs have no header that `_header` can read.
+            _check_size(label, *image.shape[-2:])
         except UnreadablePicture as error:
             # The reader knows the file by its name, not by where it was put for a moment.
             raise UnreadablePicture(str(error).replace(str(path), label)) from error
@@ -110,6 +114,12 @@ def _header(path: Path) -> tuple[int, int]:
             return 0, 0
 
 
+def _label(name: str) -> str:
+    """The last part of a file's name, as far as it can be printed, at most 80 signs; only messages use it."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    return "".join(sign for sign in last if sign.isprintable())[-80:] or "picture"
+
+
 def _check_size(label: str, height: int, width: int) -> None:
     if height == width == MOST_PIXELS:
         raise UnsuitablePicture(f"{label} has far more than {MOST_PIXELS // 10**6} megapixels: make it smaller first")
@@ -120,6 +130,10 @@ def _check_size(label: str, height: int, width: int) -> None:
         )
     if 0 < min(height, width) < LEAST_SIDE:
         raise UnsuitablePicture(f"{label} has {height} x {width} pixels, at least {LEAST_SIDE} a side are needed")
+    if max(height, width) > LONGEST_SHAPE * min(height, width):
+        raise UnsuitablePicture(
+            f"{label} has {height} x {width} pixels, more than {LONGEST_SHAPE} to 1: cut out a shorter part first"
+        )
 
 
 class Upload:
@@ -147,7 +161,7 @@ class Upload:
         except (UnreadablePicture, UnsuitablePicture, OSError) as error:
             self.message.value = f"<strong>Not taken:</strong> {html.escape(str(error))}. The picture above stays."
             return False
-        self._show(f"{html.escape(name)} goes with you through the book. It stays on this computer.")
+        self._show(f"{html.escape(_label(name))} goes with you through the book. It stays on this computer.")
         return True
 
     def _show(self, said: str) -> None:

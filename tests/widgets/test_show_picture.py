@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -87,6 +88,14 @@ def test_a_photograph_is_reduced_before_it_is_kept():
     assert 0 <= float(image.min()) < float(image.max()) <= 1
 
 
+def deep_tiff(height, width):
+    """A picture whose size Pillow cannot tell: 16 bits of grey, with alpha."""
+    stream = io.BytesIO()
+    planes = noise(height, 2 * width, 1, np.uint16).reshape(height, width, 2)
+    tifffile.imwrite(stream, planes, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"])
+    return stream.getvalue()
+
+
 def animated():
     frames = [Image.fromarray(noise()), Image.fromarray(255 - noise())]
     return file(frames[0], "GIF", save_all=True, append_images=frames[1:])
@@ -102,6 +111,14 @@ def animated():
         ("move.gif", animated(), datasets.UnreadablePicture, "move.gif: it holds 2 frames"),
         ("dot.png", file(noise(1, 1)), show.UnsuitablePicture, r"dot.png has 1 x 1 pixels, at least 16"),
         ("line.png", file(noise(15, 400)), show.UnsuitablePicture, r"line.png has 15 x 400 pixels"),
+        (
+            "rope.png",
+            file(noise(16, 1025)),
+            show.UnsuitablePicture,
+            r"rope.png has 16 x 1025 pixels, more than 64 to 1",
+        ),
+        ("mast.png", file(noise(20_000, 16)), show.UnsuitablePicture, r"mast.png has 20000 x 16 pixels, .* cut out"),
+        ("deep.tif", deep_tiff(15, 400), show.UnsuitablePicture, r"deep.tif has 15 x 400 pixels, at least 16"),
         (
             "wall.png",
             file(Image.new("1", (10_000, 5_001))),
@@ -126,6 +143,39 @@ def test_what_cannot_be_taken_is_refused_by_name_and_nothing_is_lost(name, conte
         show.store_picture(name, content)
     assert "tmp" not in str(caught.value).lower()
     assert torch.equal(show.your_picture(), datasets.from_uint8(noise()))
+
+
+def test_a_long_picture_is_still_wide_enough_when_it_is_stored():
+    """Oracle: 64 to 1 is the longest shape that keeps 16 pixels at 1024; a deep TIFF that is wide enough is taken."""
+    assert show.store_picture("long.png", file(noise(32, 2048))).shape == (3, 16, 1024)
+    assert show.store_picture("deep.tif", deep_tiff(40, 60)).shape == (3, 40, 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("\N{CAT FACE}" * 300 + ".png", "\N{CAT FACE}" * 76 + ".png"),
+        ("a\0b.png", "ab.png"),
+        ("x" * 5000, "x" * 80),
+        ("a\udc80b.png", "ab.png"),
+        ("..", ".."),
+        (".", "."),
+        ("", "picture"),
+        ("folder/", "picture"),
+        ("\0", "picture"),
+        ("a\nb.png", "ab.png"),
+    ],
+    ids=["emoji", "nul", "long", "surrogate", "parent", "here", "none", "folder", "only nul", "line"],
+)
+def test_a_file_may_have_any_name(name, said):
+    """Oracle: the picture is taken whole; a bad one is refused by at most 80 printable signs of its name."""
+    box = show.upload()
+    assert box.receive(name, file(noise()))
+    assert torch.equal(show.your_picture(), datasets.from_uint8(noise()))
+    assert f"{said} goes with you" in box.message.value
+    assert not box.receive(name, b"nonsense")
+    assert f"{said}: not a picture" in box.message.value
+    assert len(box.message.value) < 250
 
 
 def test_a_disk_that_fails_keeps_the_picture_before(monkeypatch):
@@ -176,6 +226,8 @@ def test_the_box_takes_refuses_and_forgets():
     assert not box.receive("<b>.png", b"nonsense")
     assert "&lt;b&gt;.png" in box.message.value
     assert box.image.value == taken
+    assert box.receive("<i>.png", file(noise()))
+    assert box.message.value.startswith("&lt;i&gt;.png goes with you")
     box.back.click()
     assert torch.equal(show.your_picture(), datasets.photograph("chelsea"))
     assert box.image.value == before
@@ -202,3 +254,4 @@ def test_the_limits_are_those_that_the_text_names():
     assert picture.MOST_PIXELS == 50_000_000
     assert f"{picture.STORED_SIDE} pixels a side" in picture.store_picture.__doc__
     assert f"under {picture.LEAST_SIDE} pixels" in picture.store_picture.__doc__
+    assert f"longer than {picture.LONGEST_SHAPE} to 1" in picture.store_picture.__doc__

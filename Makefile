@@ -12,8 +12,11 @@ IS_FIT := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[
 help:  ## list what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / | /' | awk -F ' \\| ' '{printf "make %-13s %s\n", $$1, $$2}'
 
+# JupyterLab is quiet about news; its server takes messages, such as a reader's photograph, of up to 128 MiB
+SETTINGS := publish/overrides.json publish/jupyter_server_config.json
+
 # PYTHON=... chooses an interpreter; otherwise the first fitting one on the path
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml $(SETTINGS)
 	@if ! test -x $(BIN)/python; then found=; \
 	  for p in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	    if $$p -c '$(IS_FIT)' >/dev/null 2>&1; then found=$$p; break; fi; \
@@ -26,7 +29,8 @@ $(READY): requirements.txt pyproject.toml
 	fi
 	@echo "Installing the locked packages into .venv (minutes the first time, seconds later)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -e .
-	@mkdir -p .venv/share/jupyter/lab/settings && cp publish/overrides.json .venv/share/jupyter/lab/settings/
+	@mkdir -p .venv/share/jupyter/lab/settings .venv/etc/jupyter
+	@cp publish/overrides.json .venv/share/jupyter/lab/settings/ && cp publish/jupyter_server_config.json .venv/etc/jupyter/
 	@touch $@
 
 lab: $(READY)  ## open the book in JupyterLab

@@ -49,6 +49,13 @@ TO_CELL = """index => {
   return notebook.scrollToItem(index, "center");
 }"""
 
+LARGE_MESSAGE = """() => {
+  const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+  const answered = kernel.requestExecute({code: `len("${"a".repeat(20e6)}")`}).done.then(reply => reply.content.status);
+  const tired = new Promise(resolve => setTimeout(() => resolve("no answer in 30 s"), 30e3));
+  return Promise.race([answered, tired]).catch(error => String(error));
+}"""
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
@@ -140,6 +147,17 @@ def test_chapter_in_jupyterlab(chapter, lab, open_page):
         _picture_for_the_readme(page, cells)
     page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
     watched.assert_calm()
+
+
+def test_a_large_photograph_reaches_the_kernel(lab, open_page):
+    """A message of 20 MB, as a visitor's photograph makes one, is answered; tornado's own limit is 10 MiB."""
+    address, token = lab
+    page = open_page(1280, 900).page
+    page.goto(f"{address}/lab/workspaces/large/tree/notebooks/{WRITTEN[0].path.as_posix()}?token={token}")
+    _wait(page, "window.jupyterapp?.shell?.currentWidget?.content?.model?.cells?.length > 3")
+    _wait(page, IDLE)
+    assert page.evaluate(LARGE_MESSAGE) == "ok"
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
 
 
 def _wait(page: Page, condition: str) -> None:

@@ -20,7 +20,8 @@ _HELP = """Enlarge pictures, measure models, time the library, fetch data: the b
   course evaluate sr --model bicubic --data Set5        PSNR and SSIM beside the published row
   course bench resize                                   how fast, beside torch, Pillow, scikit-image
 
-Exit codes: 0 done, 1 it failed (one line "error: ..." says why), 2 the command was not understood.
+Exit codes: 0 done, 1 it failed (one line "error: ..." says why), 2 the command was not understood, 130 stopped by
+Ctrl-C.
 """
 
 app = typer.Typer(

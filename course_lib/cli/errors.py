@@ -1,9 +1,12 @@
 """How the command line fails: one line that names the problem on stderr, and an exit code."""
 
 import contextlib
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import typer
 
@@ -27,13 +30,17 @@ def check_target(out: Path, force: bool) -> None:
 def one_line_errors() -> Iterator[None]:
     """Turn foreseeable problems (files, values, memory) into `error: ...` and exit code 1; Ctrl-C into 130.
 
-    Anything else is a defect of this program and keeps its traceback.
+    A closed pipe (`course data list | head`) ends the program without a word, which typer sees to. Anything else is a
+    defect of this program and keeps its traceback.
     """
     try:
-        yield
+        with _tidy_ends():
+            yield
     except KeyboardInterrupt:
-        typer.echo("stopped: nothing was written", err=True)
+        typer.echo("stopped", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (ValueError, MemoryError) as error:
@@ -43,6 +50,28 @@ def one_line_errors() -> Iterator[None]:
         if torch is None or not isinstance(error, torch.OutOfMemoryError):
             raise
         _fail("not enough memory on the device; --device cpu needs less")
+
+
+@contextlib.contextmanager
+def _tidy_ends() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as an exception (exit code 128 + number), so that it cleans up."""
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # what is ignored (nohup) stays so; a caller's own handler too; and only the main thread may set one
+    ours = [s for name in names if signal.getsignal(s := signal.Signals[name]) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        ours = []
+    for number in ours:
+        signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a closing terminal says it twice, and cleaning up must not be cut short
+    raise SystemExit(128 + number)
 
 
 def _fail(message: str) -> None:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,8 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray[Any
 
 def test_help_teaches() -> None:
     """Oracle: every command's help shows an example that starts with its own name, and explains each option."""
-    assert "Exit codes" in course("--help").stdout
+    codes = " ".join(course("--help").stdout.split("Exit codes: ")[1].split())
+    assert all(f"{code} " in codes for code in (0, 1, 2, 130))
     for words in (["upscale"], ["evaluate", "sr"], ["bench", "resize"], ["bench", "slider"], ["data", "get"]):
         done = course(*words, "--help")
         assert done.exit_code == 0
@@ -181,6 +183,30 @@ def test_data_list_and_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "error: cannot download" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert list((tmp_path / "cache").rglob("*.png")) == []
+
+
+def test_a_closed_pipe_ends_the_program_quietly() -> None:
+    """Oracle: a pipe that nobody reads, as in `course data list | true`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "from course_lib.cli import app; app()"
+    command = [sys.executable, "-c", code, "data", "list"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
+
+
+def test_signals_are_handed_back() -> None:
+    """Oracle: the handlers before; what is ignored (nohup) and what a caller has set stay as they are inside too."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        for handler in (signal.SIG_DFL, signal.SIG_IGN, lambda number, frame: None):
+            signal.signal(signal.SIGTERM, handler)
+            with one_line_errors():
+                assert (signal.getsignal(signal.SIGTERM) == handler) == (handler != signal.SIG_DFL)
+            assert signal.getsignal(signal.SIGTERM) == handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_bench_commands_refuse_a_missing_device(tmp_path: Path) -> None:

@@ -359,8 +359,9 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, request: pytest.Fixt
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.png", target.name]
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Oracle: a real interrupt while the hidden neighbour exists; exit code 130, the folder as before."""
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_being_stopped_leaves_nothing_behind(tmp_path: Path, name: str, code: int) -> None:
+    """Oracle: a real signal while the hidden neighbour exists; exit code 128 + its number, the folder as before."""
     source = save(tmp_path / "in.png", noise(600, 600, 3))
     command = [*COURSE, "upscale", str(source), "--scale", "30", "--out", str(tmp_path / "out.png")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -369,10 +370,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.02)
         time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[name])
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
-    assert stderr.rstrip().endswith("stopped: nothing was written")
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert (stderr.splitlines()[-1] == "stopped") == (name == "SIGINT")
     assert [p.name for p in tmp_path.iterdir()] == ["in.png"]
 
 

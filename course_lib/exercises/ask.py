@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 
+from .compare import short
 from .examine import examine
 from .registry import UnknownExercise, find
 
@@ -25,7 +26,9 @@ def hint(id: str, level: int = 1) -> None:
         print(_said(unknown))
         return
     if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= len(hints):
-        print(f'{id} has hints 1 to {len(hints)}, there is no hint {level!r}; solution("{id}") shows the solution.')
+        print(
+            f'{id} has hints 1 to {len(hints)}, there is no hint {short(level)}; solution("{id}") shows the solution.'
+        )
         return
     more = f'hint("{id}", {level + 1}) says more.' if level < len(hints) else f'solution("{id}") shows the solution.'
     print(f"Hint {level} of {len(hints)} for {id}: {hints[level - 1]}  ({more})")

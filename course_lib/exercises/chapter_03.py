@@ -34,7 +34,7 @@ _MIXTURES = {
         (13, "plain mean"),
         (14, "R1"),
         (19.0, "R2"),
-        ("16?", "numbers"),
+        ("16?", "expected a number"),
     ],
 )
 def check_03_1(answer: Any) -> str:

@@ -23,11 +23,16 @@ class Empty(Exception):
 
 def is_empty(value: object) -> bool:
     """Whether a value is a placeholder: None, ..., a blank text, or a collection that still holds one of these."""
-    if value is None or value is Ellipsis or (isinstance(value, str) and not value.strip()):
-        return True
-    if isinstance(value, Mapping):
-        return any(is_empty(v) for v in value.values())
-    return isinstance(value, (list, tuple)) and any(is_empty(v) for v in value)
+    waiting, met = [value], set()
+    while waiting:
+        one = waiting.pop()
+        if one is None or one is Ellipsis or (isinstance(one, str) and not one.strip()):
+            return True
+        # A collection may hold itself, or be nested deeper than Python recurses.
+        if isinstance(one, (Mapping, list, tuple)) and id(one) not in met:
+            met.add(id(one))
+            waiting.extend(one.values() if isinstance(one, Mapping) else one)
+    return False
 
 
 def same_numbers(answer: object, expected: object, name: str = "the answer", tolerance: float = 1e-6) -> None:
@@ -36,7 +41,8 @@ def same_numbers(answer: object, expected: object, name: str = "the answer", tol
     Both: number, Fraction, tensor, array, or (nested) list or tuple of numbers. tolerance: of the difference, absolute
     below 1 and relative above. The message gives both values, or for arrays the first place that differs.
     """
-    came, wanted = _array(answer, name), _array(expected, "expected")
+    wanted = _array(expected, "expected")
+    came = _array(answer, name, "numbers" if wanted.ndim else "a number")
     if came.shape != wanted.shape:
         raise Wrong(f"{name} came with shape {_shape(came)}, expected {_shape(wanted)}")
     # NaN equals NaN here, and infinities are equal or not: neither has a distance.
@@ -56,7 +62,7 @@ def same_numbers(answer: object, expected: object, name: str = "the answer", tol
 
 def one_number(answer: object, name: str = "the answer") -> float:
     """The answer as a float, for checks that accept a range; raises `Wrong` unless it is one finite number."""
-    array = _array(answer, name)
+    array = _array(answer, name, "a number")
     if array.ndim != 0:
         raise Wrong(f"{name} came with shape {_shape(array)}, expected one number")
     if not np.isfinite(array):
@@ -78,7 +84,7 @@ def same_call(
     """
     if not callable(answer):
         raise Wrong(f"the answer came as {kind(answer)}, expected a function")
-    shown = [_short(a) for a in args] + [f"{k}={_short(v)}" for k, v in kwargs.items()]
+    shown = [short(a) for a in args] + [f"{k}={short(v)}" for k, v in kwargs.items()]
     call = name or f"{getattr(answer, '__name__', 'f')}({', '.join(shown)})"
     same_numbers(answer(*copy.deepcopy(list(args)), **copy.deepcopy(kwargs)), expected, call, tolerance)
 
@@ -92,19 +98,18 @@ def same_choice(answer: object, expected: str, why_not: Mapping[str, str]) -> No
     given = answer.strip().lower() if isinstance(answer, str) else ""
     by_key = {c.lower(): c for c in choices}
     if given not in by_key:
-        raise Wrong(f"the answer came as {_text(answer)}, expected one of {', '.join(map(repr, choices))}")
+        raise Wrong(f"the answer came as {short(answer)}, expected one of {', '.join(map(repr, choices))}")
     if by_key[given] != expected:
         raise Wrong(f"the answer came as {by_key[given]!r}: {why_not[by_key[given]]}")
 
 
-def _array(value: object, name: str) -> npt.NDArray[np.float64]:
-    plain = _plain(value)
+def _array(value: object, name: str, wanted: str = "numbers") -> npt.NDArray[np.float64]:
     try:
-        array = np.asarray(plain, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise Wrong(f"{name} came as {kind(value)}, expected numbers") from None
+        array = np.asarray(_plain(value), dtype=np.float64)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise Wrong(f"{name} came as {kind(value)}, expected {wanted}") from None
     if isinstance(value, str) or array.dtype == object:
-        raise Wrong(f"{name} came as {kind(value)}, expected numbers")
+        raise Wrong(f"{name} came as {kind(value)}, expected {wanted}")
     return array
 
 
@@ -124,8 +129,8 @@ def _shape(array: npt.NDArray[np.float64]) -> str:
 def kind(value: object) -> str:
     """What a value is, in words: float 0.5, the text '0.5', a list."""
     if isinstance(value, str):
-        return f"the text {_short(value)}"
-    return f"{type(value).__name__} {_short(value)}" if isinstance(value, Number) else f"a {type(value).__name__}"
+        return f"the text {short(value)}"
+    return f"{type(value).__name__} {short(value)}" if isinstance(value, Number) else f"a {type(value).__name__}"
 
 
 def _text(value: object) -> str:
@@ -142,8 +147,12 @@ def _text(value: object) -> str:
     return str(value) if isinstance(value, (Number, range)) else repr(value)
 
 
-def _short(value: object) -> str:
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return _text(value) if np.prod(value.shape) <= 8 else f"<{type(value).__name__} {tuple(value.shape)}>"
-    text = _text(value) if isinstance(value, (list, tuple, Number)) else repr(value)
+def short(value: object) -> str:
+    """A value in at most 60 signs; its type where it cannot be written (a broken repr, an integer of 5000 digits)."""
+    try:
+        if isinstance(value, (torch.Tensor, np.ndarray)):
+            return _text(value) if np.prod(value.shape) <= 8 else f"<{type(value).__name__} {tuple(value.shape)}>"
+        text = _text(value) if isinstance(value, (list, tuple, Number)) else repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
     return text if len(text) <= 60 else text[:57] + "..."

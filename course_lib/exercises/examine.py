@@ -93,7 +93,10 @@ def _is_stub(function: Callable[..., Any]) -> bool:
 
 def _failure(task: Exercise, answer: object, error: BaseException) -> str:
     """The error in one line, with the line of the reader's own code where it happened."""
-    said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    try:
+        said = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    except Exception:  # the text of the reader's own error may fail in its turn
+        said = type(error).__name__
     if callable(task.solution) and not callable(answer):
         return f"the answer came as {kind(answer)}, expected a function: give its name, without calling it"
     if not inspect.isroutine(answer):

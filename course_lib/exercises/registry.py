@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .compare import short
+
 Checker = Callable[[Any], str | None]
 """Looks at an answer: raises `Wrong` with the reason, or returns (None, or a remark for whoever passed)."""
 
@@ -82,12 +84,12 @@ def find(id: str) -> Exercise:
     """The exercise of this id; raises UnknownExercise with the ids that exist, of its chapter if there are any."""
     chapter = id[:2] if isinstance(id, str) else ""
     found = exercises(chapter)
-    if id in found:
+    if isinstance(id, str) and id in found:
         return found[id]
     if found:
-        raise UnknownExercise(f"there is no exercise {id!r}; chapter {chapter} has {', '.join(found)}")
+        raise UnknownExercise(f"there is no exercise {short(id)}; chapter {chapter} has {', '.join(found)}")
     having = sorted(set(chapters()) | {k[:2] for k in _registered})
     raise UnknownExercise(
-        f'there is no exercise {id!r}; an id looks like "04.2", and there are exercises in chapters: '
+        f'there is no exercise {short(id)}; an id looks like "04.2", and there are exercises in chapters: '
         f"{', '.join(having) or 'none yet'}"
     )

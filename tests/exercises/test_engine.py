@@ -191,10 +191,11 @@ def test_numbers_in_any_dress_are_the_same(answer, expected):
         (3, [3], "came with shape () (one number), expected (1,)"),
         (float("nan"), 1, "came as nan, expected 1"),
         (1, float("inf"), "came as 1, expected inf"),
-        ("0.5", 0.5, "came as the text '0.5', expected numbers"),
+        ("0.5", 0.5, "came as the text '0.5', expected a number"),
+        ("0.5", [0.5], "came as the text '0.5', expected numbers"),
         ([[1], [2, 3]], [1, 2], "came as a list, expected numbers"),
-        ({1: 2}, 1, "came as a dict, expected numbers"),
-        (10**400, 1, "expected numbers"),
+        ({1: 2}, torch.tensor(1), "came as a dict, expected a number"),
+        (10**400, 1, "expected a number"),
         (torch.arange(20.0), torch.arange(20.0).flip(0), "differs at 20 of 20 places; the first is [0]: came 0, "),
     ],
 )
@@ -211,7 +212,7 @@ def test_one_number():
     for answer, message in (
         ([1], "shape (1,)"),
         (float("nan"), "came as nan, expected a finite"),
-        ("1", "the text '1'"),
+        ("1", "the text '1', expected a number"),
     ):
         with pytest.raises(Wrong) as caught:
             one_number(answer)
@@ -277,6 +278,103 @@ def test_check_hint_and_solution_print_and_never_raise(capsys):
         "    return 2 * x",
         "There is no exercise '1'; an id looks like \"04.2\", and there are exercises in chapters: 98.",
     ]
+
+
+class Mute:
+    """Cannot be written, compared, hashed or measured."""
+
+    def __repr__(self):
+        raise ValueError("mute")
+
+    def __eq__(self, other):
+        raise ValueError("mute")
+
+    def __len__(self):
+        raise ValueError("mute")
+
+    __hash__ = None
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise ValueError("mute")
+
+
+@pytest.mark.parametrize(
+    ("id", "said"),
+    [(["a"], "['a']"), ({}, "{}"), (torch.zeros(2), "[0, 0]"), (Mute(), "<Mute>"), (10**5000, "<int>"), (1.5, "1.5")],
+    ids=["list", "dict", "tensor", "mute", "int", "float"],
+)
+def test_whatever_stands_for_the_id_gets_one_line(id, said, capsys):
+    """Oracle: the line that any unknown exercise gets; the level of a hint is treated alike."""
+    value_task()
+    check(id, 1)
+    hint(id)
+    solution(id)
+    hint("98.2", id)
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[:3]
+        == [f'There is no exercise {said}; an id looks like "04.2", and there are exercises in chapters: 98.'] * 3
+    )
+    assert lines[3:] == [f'98.2 has hints 1 to 2, there is no hint {said}; solution("98.2") shows the solution.']
+
+
+def inside_itself(kind):
+    holder = kind()
+    if kind is dict:
+        holder["a"] = holder
+    else:
+        holder.extend([holder, holder])
+    return holder
+
+
+def nested(depth):
+    value = [1]
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def raises_mute(x):
+    raise MuteError
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (inside_itself(list), "came as a list, expected a number"),
+        (inside_itself(dict), "came as a dict, expected a number"),
+        ((1, inside_itself(list)), "came as a tuple, expected a number"),
+        (nested(5000), "came as a list, expected a number"),
+        (10**5000, "came as int <int>, expected a number"),
+        (Mute(), "came as a Mute, expected a number"),
+        ([Mute()], "came as a list, expected a number"),
+    ],
+    ids=["list", "dict", "tuple", "deep", "int", "mute", "mutes"],
+)
+def test_an_answer_that_cannot_be_written_down_still_gets_its_line(answer, message, capsys):
+    """Oracle: what kind of thing came; as an answer, from a function, and for a choice."""
+    value_task()
+    function_task()
+
+    @exercise("98.6", title="choice", hints=("a", "b"), solution="a")
+    def check_choice(answer):
+        same_choice(answer, "a", {"b": "no"})
+
+    check("98.2", answer)
+    assert message in capsys.readouterr().out
+    check("98.1", lambda x: answer)
+    assert message in capsys.readouterr().out
+    for id in ("98.1", "98.6"):
+        assert examine(id, answer).status == "wrong"
+    assert examine("98.2", [*nested(50), inside_itself(list), ...]).status == "empty"
+
+
+def test_an_error_without_a_text_is_named():
+    """Oracle: the type of the error, whose text raises in its turn."""
+    function_task()
+    assert "raises_mute raised MuteError" in examine("98.1", raises_mute).message
 
 
 def test_examine_raises_for_an_unknown_exercise_only():

@@ -12,14 +12,21 @@
 Needs the extra `book` (matplotlib, ipywidgets, anywidget); the rest of the library does not.
 """
 
-from .frames import Frames, frames
-from .guess import guess
-from .live import Live, Slider, live, slider
-from .picture import UnsuitablePicture, Upload, forget_picture, store_picture, upload, your_picture
-from .pointer import Pointer, pointer
-from .static import figure, matrix, pictures
-from .style import COLOURS, DASHES, MARKERS, style
-from .tables import appendix, book_map, chapter, sampler_table
+try:
+    from .frames import Frames, frames
+    from .guess import guess
+    from .live import Live, Slider, live, slider
+    from .picture import UnsuitablePicture, Upload, forget_picture, store_picture, upload, your_picture
+    from .pointer import Pointer, pointer
+    from .static import figure, matrix, pictures
+    from .style import COLOURS, DASHES, MARKERS, style
+    from .tables import appendix, book_map, chapter, sampler_table
+except ModuleNotFoundError as error:
+    package = (error.name or "").partition(".")[0]
+    if package not in ("IPython", "anywidget", "cycler", "ipywidgets", "matplotlib", "traitlets"):
+        raise
+    message = f"course_lib.show needs {package}: pip install course_lib[book]"
+    raise ModuleNotFoundError(message, name=error.name) from error
 
 __all__ = [
     "COLOURS",

@@ -1,6 +1,8 @@
 """Photographs that come with scikit-image and that anyone may print, change and pass on."""
 
+from collections.abc import Sequence
 from fractions import Fraction
+from numbers import Integral
 
 import numpy as np
 import skimage.data
@@ -44,9 +46,9 @@ def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
 
     image: float (C, H, W) in [0, 1]. Raises ValueError for a size that is not two whole numbers >= 1.
     """
-    height, width = size
-    if height < 1 or width < 1:
-        raise ValueError(f"size must be (height, width) with both at least 1, got {size}")
+    if not isinstance(size, Sequence) or len(size) != 2 or not all(map(_is_length, size)):
+        raise ValueError(f"size must be (height, width), two whole numbers of at least 1, got {size!r}")
+    height, width = map(int, size)
     full_height, full_width = image.shape[-2:]
     aspect = Fraction(height, width)
     cut_height = max(1, min(full_height, round(full_width * aspect)))
@@ -56,3 +58,7 @@ def fit(image: Tensor, size: tuple[int, int]) -> Tensor:
     if (cut_height, cut_width) == (height, width):
         return window.clone()
     return resize(window, size=(height, width)).clamp(0, 1)
+
+
+def _is_length(n: object) -> bool:
+    return not isinstance(n, bool) and isinstance(n, Integral) and int(n) >= 1

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import stat
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ MOST_BYTES = 750_000_000
 """The largest picture that is read, as height x width x channels x bytes; files are read whole."""
 
 _ORIENTATION = 274
+_ASSOCIATED = 1  # TIFF's ExtraSamples: colours come multiplied by alpha
+_SETTINGS = threading.RLock()  # Pillow's limit and Python's warning filters belong to all threads
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLAIN = ("L", "LA", "RGB", "RGBA")
 _CONVERTED = {"1": "L", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
@@ -66,18 +70,23 @@ def read_samples(path: str | os.PathLike[str]) -> Samples:
     """Return the picture in a file with its own bit depth, alpha and profile, turned upright by its orientation tag.
 
     Palettes and 1-bit pictures become RGB(A) and grey. Raises UnreadablePicture for files that are missing, empty,
-    truncated, no picture, animated, CMYK or floating point, or larger than MOST_BYTES.
+    truncated, no regular file, no picture, animated, CMYK or floating point, or larger than MOST_BYTES. Threads take
+    turns.
     """
     name = Path(path)
     try:
-        size = name.stat().st_size
+        seen = name.stat()
+        if not (stat.S_ISREG(seen.st_mode) or stat.S_ISDIR(seen.st_mode)):
+            raise UnreadablePicture(f"cannot read {name}: it is a pipe, a device or a socket; save it as a file first")
         with name.open("rb") as stream:
             magic = stream.read(4)
+    except UnreadablePicture:
+        raise
     except OSError as error:
         raise UnreadablePicture(f"cannot read {name}: {error.strerror or error}") from error
-    if size == 0:
+    if seen.st_size == 0:
         raise UnreadablePicture(f"cannot read {name}: the file is empty (0 bytes)")
-    with _named_errors(name):
+    with _SETTINGS, _named_errors(name):
         samples = _read_deep_tiff(name) if magic in _TIFF else None
         return samples if samples is not None else _read_pillow(name)
 
@@ -231,11 +240,23 @@ def _read_deep_tiff(name: Path) -> Samples | None:
             )
         values = page.asarray().reshape(page.shape)
         values = np.moveaxis(values, 0, -1) if page.axes == "SYX" else _channels(values)
+        if extra and tuple(page.extrasamples) == (_ASSOCIATED,):
+            values = _divided(values)
         if kind == tifffile.PHOTOMETRIC.MINISWHITE:
-            values = np.iinfo(np.uint16).max - values
+            values = np.concatenate([np.iinfo(np.uint16).max - values[..., :1], values[..., 1:]], axis=2)
         tag, profile = page.tags.get(_ORIENTATION), page.tags.get(34675)
         upright = _upright(values.astype(np.uint16), int(tag.value) if tag else 1)
         return Samples(np.ascontiguousarray(upright), bytes(profile.value) if profile else None)
+
+
+def _divided(values: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    """Undo the multiplication of the colours by alpha, rounding half up; what is invisible becomes 0."""
+    top = np.uint32(np.iinfo(np.uint16).max)
+    alpha = values[..., -1:].astype(np.uint32)
+    # top * top + top // 2 still fits into 32 bits
+    colours = (values[..., :-1] * top + alpha // 2) // np.maximum(alpha, 1)
+    colours = np.where(alpha == 0, 0, np.minimum(colours, top))
+    return np.concatenate([colours, alpha], axis=2).astype(np.uint16)
 
 
 def _upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:

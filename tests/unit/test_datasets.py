@@ -2,10 +2,17 @@ import functools
 import hashlib
 import http.server
 import io
+import math
+import os
+import re
 import struct
+import subprocess
+import sys
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +25,7 @@ import torch
 from PIL import Image
 
 from course_lib import datasets
-from course_lib.datasets import sets
+from course_lib.datasets import readers, sets
 from course_lib.upsampling import resize
 
 # --- tensors, photographs, synthetic pictures -----------------------------------------------------------------------
@@ -77,8 +84,14 @@ def test_photograph_fits_a_size() -> None:
     assert datasets.photograph("camera", (5, 700)).shape == (1, 5, 700)
     with pytest.raises(ValueError, match="'lenna'"):
         datasets.photograph("lenna")
-    with pytest.raises(ValueError, match="size"):
-        datasets.photograph("chelsea", (0, 4))
+    assert torch.equal(datasets.photograph("chelsea", (np.int64(40), 40)), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [5, (0, 4), (64.0, 96.0), (True, 4), (4,), (4, 4, 4), "44"])
+def test_photograph_refuses_what_is_no_size(size: Any) -> None:
+    """Oracle: the docstring's ValueError, which names the argument and what came."""
+    with pytest.raises(ValueError, match=re.escape(f"two whole numbers of at least 1, got {size!r}")):
+        datasets.photograph("chelsea", size)
 
 
 def test_synthetic_pictures_by_their_formulas() -> None:
@@ -167,6 +180,32 @@ def test_planar_and_inverted_tiff(tmp_path: Path) -> None:
     assert np.array_equal(datasets.read_samples(tmp_path / "p.tif").values, array)
     tifffile.imwrite(tmp_path / "w.tif", array[..., 0], photometric="miniswhite")
     assert np.array_equal(datasets.read_samples(tmp_path / "w.tif").values[..., 0], 65535 - array[..., 0])
+    both = array_of(2, np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif", both, photometric="miniswhite", planarconfig="contig", extrasamples="unassalpha"
+    )
+    expected = np.stack([65535 - both[..., 0], both[..., 1]], axis=2)
+    assert np.array_equal(datasets.read_samples(tmp_path / "a.tif").values, expected)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_premultiplied_tiff_is_divided(tmp_path: Path, channels: int) -> None:
+    """Oracle: exact fractions, rounded half up; what is invisible is 0, and no colour exceeds white."""
+    straight = array_of(channels, np.uint16).astype(np.int64)
+    straight[0, :, -1], straight[1, :, -1] = 65535, 0
+    held = (straight * straight[..., -1:] + 32767) // 65535
+    held[..., -1] = straight[..., -1]
+    held[2, 0], held[2, 1], held[2, 2] = 65535, [7] * (channels - 1) + [3], [1] * (channels - 1) + [2]
+    kind: Any = "rgb" if channels == 4 else "minisblack"
+    options: Any = {"photometric": kind, "planarconfig": "contig", "extrasamples": "assocalpha"}
+    tifffile.imwrite(tmp_path / "a.tif", held.astype(np.uint16), **options)
+    expected = held.copy()
+    for y, x, c in np.ndindex(*held.shape[:2], channels - 1):
+        alpha = int(held[y, x, -1])
+        expected[y, x, c] = (
+            min(65535, math.floor(Fraction(65535 * int(held[y, x, c]), alpha) + Fraction(1, 2))) if alpha else 0
+        )
+    assert np.array_equal(datasets.read_samples(tmp_path / "a.tif").values, expected)
 
 
 TURNS = {
@@ -276,6 +315,43 @@ def test_no_file_and_folder_are_named(tmp_path: Path) -> None:
         datasets.read_samples(tmp_path / "a.png")
     with pytest.raises(datasets.UnreadablePicture, match="directory"):
         datasets.read_samples(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    """Oracle: as above; a reader of a pipe that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    code = f"from course_lib import datasets; datasets.read_samples({str(tmp_path / 'pipe')!r})"
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert "pipe: it is a pipe, a device or a socket; save it as a file first" in done.stderr.splitlines()[-1]
+
+
+def test_reading_in_threads_leaves_settings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: Pillow's limit and Python's warning filters before; two readers overlap, and the first leaves first."""
+    Image.fromarray(array_of(3)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12345)
+    filters = list(warnings.filters)
+    read, second = readers._read_pillow, threading.Event()
+
+    def slow(name: Path) -> datasets.Samples:
+        if threading.current_thread().name == "first":
+            second.wait(0.5)
+        else:
+            second.set()
+            first.join(0.5)
+        return read(name)
+
+    monkeypatch.setattr(readers, "_read_pillow", slow)
+    first, last = (
+        threading.Thread(target=datasets.read_samples, args=[tmp_path / "a.png"], name=name)
+        for name in ("first", "second")
+    )
+    first.start()
+    last.start()
+    first.join()
+    last.join()
+    assert Image.MAX_IMAGE_PIXELS == 12345
+    assert list(warnings.filters) == filters
 
 
 # --- sets that are downloaded ---------------------------------------------------------------------------------------

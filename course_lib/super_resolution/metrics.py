@@ -34,6 +34,11 @@ def _check_pair(image: Tensor, reference: Tensor, data_range: float) -> None:
         raise ValueError(f"data_range must be the distance from black to white (1 or 255), got {data_range}")
 
 
+def _wide(image: Tensor) -> Tensor:
+    # squares and differences of squares need more digits than half precision has
+    return image.to(torch.promote_types(image.dtype, torch.float32))
+
+
 def luminance(image: Tensor, rounded: bool = False) -> Tensor:
     """Return the luminance Y of BT.601 in its studio range: (..., 3, H, W) in [0, 1] -> (..., 1, H, W) in [16/255,
     235/255].
@@ -47,9 +52,9 @@ def luminance(image: Tensor, rounded: bool = False) -> Tensor:
         return image
     if image.shape[-3] != 3:
         raise ValueError(f"image must have 3 channels (RGB) or 1 (already luminance), got {image.shape[-3]}")
-    red, green, blue = (image[..., c : c + 1, :, :] for c in range(3))
+    red, green, blue = (_wide(image)[..., c : c + 1, :, :] for c in range(3))
     y = (16 + _WEIGHTS[0] * red + _WEIGHTS[1] * green + _WEIGHTS[2] * blue) / 255
-    return (255 * y + 0.5).floor() / 255 if rounded else y
+    return ((255 * y + 0.5).floor() / 255 if rounded else y).to(image.dtype)
 
 
 def shave(image: Tensor, pixels: int) -> Tensor:
@@ -83,11 +88,11 @@ def modcrop(image: Tensor, scale: int) -> Tensor:
 def psnr(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
     """Return the peak signal-to-noise ratio in decibels, 10 log10(data_range^2 / mean squared error).
 
-    Both (..., C, H, W); the mean runs over C, H and W, so the result is (...). Infinite for equal pictures. Raises
-    ValueError for different shapes.
+    Both (..., C, H, W); the mean runs over C, H and W, so the result is (...), float32 for half precision. Infinite for
+    equal pictures. Raises ValueError for different shapes.
     """
     _check_pair(image, reference, data_range)
-    error = (image - reference).square().mean(dim=(-3, -2, -1))
+    error = (_wide(image) - _wide(reference)).square().mean(dim=(-3, -2, -1))
     return 10 * torch.log10(data_range**2 / error)
 
 
@@ -95,14 +100,15 @@ def ssim(image: Tensor, reference: Tensor, data_range: float = 1.0) -> Tensor:
     """Return the structural similarity, 1 for equal pictures (Wang et al. 2004, eq. 13).
 
     Both (..., C, H, W); the result is (...), the mean over channels and over all places where the 11 x 11 Gaussian
-    window of sigma 1.5 lies inside. K1 = 0.01, K2 = 0.03. Raises ValueError for different shapes or sides below 11.
+    window of sigma 1.5 lies inside, float32 for half precision. K1 = 0.01, K2 = 0.03. Raises ValueError for different
+    shapes or sides below 11.
     """
     _check_pair(image, reference, data_range)
     if min(image.shape[-2:]) < _WINDOW:
         raise ValueError(
             f"image must be at least {_WINDOW} x {_WINDOW} pixels for the window of SSIM, got {tuple(image.shape)}"
         )
-    x, y = (part.reshape(-1, 1, *part.shape[-2:]) for part in (image, reference))
+    x, y = (_wide(part).reshape(-1, 1, *part.shape[-2:]) for part in (image, reference))
     mean_x, mean_y = _window_mean(x), _window_mean(y)
     var_x = _window_mean(x * x) - mean_x**2
     var_y = _window_mean(y * y) - mean_y**2
@@ -116,7 +122,9 @@ def _window_mean(planes: Tensor) -> Tensor:
     distance = torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2
     weights = torch.exp(-(distance**2) / (2 * _SIGMA**2))
     weights = (weights / weights.sum()).to(planes)
-    return F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+    # a caller's autocast would turn convolutions, and these only, to half precision
+    with torch.autocast(planes.device.type, enabled=False):
+        return F.conv2d(F.conv2d(planes, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
 
 
 def benchmark(reference: Tensor, model: Callable[[Tensor, int], Tensor], scale: int) -> tuple[float, float]:

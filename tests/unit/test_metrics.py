@@ -77,6 +77,37 @@ def test_a_batch_is_its_pictures(pair: tuple[Tensor, Tensor]) -> None:
         assert metric(images, references).shape == (2,)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("top", [1.0, 255.0])
+def test_half_precision_costs_no_digits(dtype: torch.dtype, top: float) -> None:
+    """Oracle: the same numbers in float64; smooth pictures, where SSIM subtracts squares that nearly agree."""
+    picture = datasets.photograph("chelsea", (64, 64)) * 0.2 + 0.7
+    a, b = (top * picture).to(dtype), (top * (picture + 0.01)).to(dtype)
+    for metric, tolerance in ((psnr, 1e-3), (ssim, 1e-4)):
+        came = metric(a, b, data_range=top)
+        assert came.dtype == torch.float32
+        assert math.isclose(came.item(), metric(a.double(), b.double(), data_range=top).item(), abs_tol=tolerance)
+
+
+def test_autocast_costs_no_digits() -> None:
+    """Oracle: the same call outside."""
+    picture = datasets.photograph("chelsea", (64, 64)) * 0.2 + 0.7
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        came = ssim(picture, picture + 0.01)
+    assert torch.equal(came, ssim(picture, picture + 0.01))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("rounded", [True, False])
+def test_luminance_in_half_precision_is_rounded_once(dtype: torch.dtype, rounded: bool) -> None:
+    """Oracle: float64, and half of the last place of the half type below 1."""
+    picture = datasets.photograph("chelsea", (64, 64)).to(dtype)
+    expected = luminance(picture.double(), rounded)
+    came = luminance(picture, rounded)
+    assert came.dtype == dtype
+    assert (came - expected).abs().max() <= torch.finfo(dtype).eps / 4 + 1e-6
+
+
 def test_metrics_have_gradients(pair: tuple[Tensor, Tensor]) -> None:
     """Oracle: finite differences (gradcheck)."""
     small, reference = pair[0][:1, :12, :13].clone().requires_grad_(), pair[1][:1, :12, :13]

@@ -177,11 +177,19 @@ def find(names: list[str]) -> list[Path]:
     return [p.resolve() for p in paths]
 
 
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chapters", nargs="*", help="numbers such as 03, or paths of .md files; all if left out")
     parser.add_argument("--measure", action="store_true", help="record seconds and peak memory, write no notebook")
-    parser.add_argument("--jobs", type=int, default=2, help="chapters run at the same time (default 2; measuring: 1)")
+    parser.add_argument(
+        "--jobs", type=_at_least_one, default=2, help="chapters run at the same time (default 2; measuring: 1)"
+    )
     arguments = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     paths = find(arguments.chapters)

@@ -28,10 +28,11 @@ API = {
     "course_lib.chapters": "The book's own tables.",
     "course_lib.measurements": "Recorded results.",
 }
+MADE_BY_US = ("index.html", "objects.inv", "_static/book.css")
 
 
 class BookFailed(RuntimeError):
-    """Sphinx found something to complain about; its words are in the message."""
+    """Sphinx found something to complain about, or the folder is not ours to replace; the message says what."""
 
 
 def lay_out(source: Path) -> None:
@@ -179,16 +180,38 @@ def _symbols() -> str:
 
 
 def build(out: Path) -> Path:
-    """Build the pages into `out`; return the index page. Raises BookFailed on any warning of Sphinx, VendorMissing."""
-    with tempfile.TemporaryDirectory() as folder:
-        lay_out(Path(folder))
-        shutil.rmtree(out, ignore_errors=True)
+    """Build the pages into `out`; return the index page. An older book there is replaced once the new one is whole.
+
+    Raises BookFailed on any warning of Sphinx or when `out` holds something else, VendorMissing.
+    """
+    out = out.resolve()
+    _check_replaceable(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # beside `out`: a rename works within one file system only
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".partial") as folder:
+        source, made, older = (Path(folder, name) for name in ("source", "made", "older"))
+        source.mkdir()
+        lay_out(source)
         command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-        command += ["-d", str(Path(folder, "_build")), folder, str(out)]
+        command += ["-d", str(Path(folder, "doctrees")), str(source), str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise BookFailed(done.stderr.replace(f"{folder}/", "").strip())
+            raise BookFailed(done.stderr.replace(f"{source}/", "").strip())
+        _check_replaceable(out)
+        if out.exists():
+            out.rename(older)
+        made.rename(out)
     return out / "index.html"
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise BookFailed unless `out` is not there, an empty folder, or a book that was built before."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise BookFailed(f"cannot build into {out}: it is not a folder")
+    if any(out.iterdir()) and not all((out / name).is_file() for name in MADE_BY_US):
+        raise BookFailed(f"cannot build into {out}: it holds files that are no book; name an empty or a new folder")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ author = "The Course authors"
 copyright = "The Course authors; text and figures CC BY 4.0, code Apache-2.0"
 language = "en"
 extensions = ["myst_nb", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build"]
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}

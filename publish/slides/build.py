@@ -48,8 +48,25 @@ def title(notebook: nbformat.NotebookNode) -> str:
     return "Slides"
 
 
+class NotANotebook(ValueError):
+    """A path does not lead to a notebook; the message says which and why."""
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, 4)
+    except OSError as error:
+        raise NotANotebook(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        raise NotANotebook(f"cannot read {path}: it is not a notebook (.ipynb)") from error
+
+
 def build(notebooks: list[Path], out: Path) -> list[Path]:
-    """Write a deck for each notebook, the scripts they share and an index; return the decks' paths."""
+    """Write a deck for each notebook, the scripts they share and an index; return the decks' paths.
+
+    Other files in `out` stay as they are. Raises NotANotebook before anything is written, VendorMissing.
+    """
+    read = [_read(path) for path in notebooks]
     source = vendor()
     out.mkdir(parents=True, exist_ok=True)
     for name in ("reveal.js", "mathjax"):
@@ -59,8 +76,7 @@ def build(notebooks: list[Path], out: Path) -> list[Path]:
     colours = HtmlFormatter(style="xcode").get_style_defs(".reveal .highlight")
     _write(out / "vendor" / "theme.css", f"{style}\n{colours}\n")
     decks, titles = [], []
-    for path in notebooks:
-        notebook = nbformat.read(path, 4)
+    for path, notebook in zip(notebooks, read, strict=True):
         titles.append(title(notebook))
         decks.append(out / f"{path.stem}.html")
         _write(decks[-1], deck(notebook))
@@ -88,7 +104,7 @@ def main() -> None:
     chapters = [ROOT / "notebooks" / c.path for c in all_chapters() if c.written]
     try:
         build(arguments.notebooks or chapters, arguments.out)
-    except VendorMissing as error:
+    except (VendorMissing, NotANotebook) as error:
         sys.exit(str(error))
 
 

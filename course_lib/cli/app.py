@@ -52,6 +52,17 @@ class Benchmark(enum.StrEnum):
     Set14 = "Set14"
 
 
+def _choice(among: type[enum.StrEnum]) -> dict[str, Any]:
+    """Return the settings of an option that takes one of a few words; typer's own has "Value error, " before it."""
+
+    def parse(text: str) -> enum.StrEnum:
+        if text not in list(among):
+            raise typer.BadParameter(f"must be one of {', '.join(among)}; got {text[:60]!r}")
+        return among(text)
+
+    return {"parser": parse, "metavar": f"[{'|'.join(among)}]"}
+
+
 def parse_scale(text: str) -> Fraction:
     """Return a positive number written as 2, 3.7 or 37/10, exactly; anything else is a usage error."""
     try:
@@ -115,7 +126,9 @@ def upscale(
     size: Annotated[
         Any, typer.Option(help="Height x width in pixels, instead of --scale.", parser=parse_size, metavar="HxW")
     ] = None,
-    method: Annotated[Method, typer.Option(help="How pixels between pixels are made up.")] = Method.bicubic,
+    method: Annotated[
+        Method, typer.Option(help="How pixels between pixels are made up.", **_choice(Method))
+    ] = Method.bicubic,
     antialias: Annotated[
         bool, typer.Option(help="When shrinking, average over all pixels that a new pixel covers.")
     ] = True,
@@ -161,8 +174,8 @@ _Threads = Annotated[int | None, typer.Option(help="CPU threads to use; default:
 
 @evaluate_app.command("sr")
 def evaluate_sr(
-    model: Annotated[Method, typer.Option(help="Model to measure.")] = Method.bicubic,
-    data: Annotated[Benchmark, typer.Option(help="Benchmark to measure on.")] = Benchmark.Set5,
+    model: Annotated[Method, typer.Option(help="Model to measure.", **_choice(Method))] = Method.bicubic,
+    data: Annotated[Benchmark, typer.Option(help="Benchmark to measure on.", **_choice(Benchmark))] = Benchmark.Set5,
     scale: Annotated[list[int] | None, typer.Option(help="2, 3 or 4; may be repeated; default all.")] = None,
     save: _Save = False,
     out: _Out = None,

@@ -137,8 +137,11 @@ def test_a_pipe_is_not_replaced(toys: list[Any], tmp_path: Path, force: tuple[st
 def test_evaluate_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: exit codes 2 and 1, and what to do when the set is missing."""
     assert course("evaluate", "sr", "--scale", 5).exit_code == 2
-    assert course("evaluate", "sr", "--data", "Set6").exit_code == 2
-    assert course("evaluate", "sr", "--model", "magic").exit_code == 2
+    for option, word, choices in (("data", "Set6", "Set5, Set14"), ("model", "magic", "nearest, bilinear, bicubic")):
+        done = course("evaluate", "sr", f"--{option}", word)
+        assert done.exit_code == 2
+        expected = f"Invalid value for '--{option}': must be one of {choices}; got {word!r}"
+        assert expected in " ".join(done.stderr.split())
     monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
     monkeypatch.delenv("COURSE_DATA", raising=False)
     missing = course("evaluate", "sr", "--data", "Set14")

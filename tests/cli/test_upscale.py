@@ -239,7 +239,7 @@ USAGE = {
     "size word": (["--size", "big"], "got 'big'"),
     "both": (["--scale", "2", "--size", "5x5"], "exactly one of --scale and --size"),
     "neither": ([], "exactly one of --scale and --size"),
-    "method": (["--scale", "2", "--method", "sinc"], "'sinc' is not one of"),
+    "method": (["--scale", "2", "--method", "sinc"], "must be one of nearest, bilinear, bicubic; got 'sinc'"),
 }
 
 

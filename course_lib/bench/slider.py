@@ -29,7 +29,7 @@ def run(threads: int | None, moves: int, seed: int = 0) -> dict[str, Any]:
     try:
         from course_lib import show
     except ImportError as error:
-        raise ValueError(f"{error}: live sliders need the extra book: pip install course_lib[book]") from error
+        raise ValueError(str(error)) from error
     picture = photograph("astronaut", (SIDE, SIDE))
 
     def render(scale: float) -> Tensor:

@@ -12,17 +12,20 @@ from course_lib.bench.slider import _fresh
 from course_lib.bench.timing import cpu_threads, medians
 
 
-def test_medians_take_turns_after_a_warm_up() -> None:
-    """Oracle: the order of the calls; a sleep of 5 ms lasts at least that long and outlasts doing nothing."""
+def test_medians_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the order of the calls, and a clock that only the calls move."""
     calls: list[str] = []
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    durations = iter([9.0, 5.0, 1.0, 7.0])  # the first is the warm-up's; the median of the rest is 5
 
     def slow() -> None:
         calls.append("slow")
-        time.sleep(0.005)
+        clock[0] += next(durations)
 
     seconds = medians({"slow": slow, "fast": lambda: calls.append("fast")}, repeats=3)
     assert calls == ["slow", "fast"] * 4
-    assert seconds["slow"] >= 0.005 > seconds["fast"]
+    assert seconds == {"slow": 5.0, "fast": 0.0}
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         medians({}, 0)
 

@@ -98,9 +98,10 @@ def test_bandwidth_on_cuda() -> None:
 
 
 def test_fresh_memory_is_fresh_every_time() -> None:
-    """Oracle: the kernel's count of page faults in a process of its own: 2 results of 24 MiB are 12 288 pages of 4 KiB.
+    """Oracle: the kernel's count of page faults in a process of its own, for 2 results of 24 MiB.
 
-    The process starts with the opposite rule, under which they land on pages used before.
+    The process starts with the opposite rule, under which they land on pages used before. Where the system deals in
+    huge pages of 2 MiB, new memory still takes 24 of them.
     """
     opposite = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
     code = (
@@ -111,9 +112,9 @@ def test_fresh_memory_is_fresh_every_time() -> None:
         "    for _ in range(2): torch.ones(6 * 2**20)\n"
         "    return faults() - before\n"
         "def least(): return min(make() for _ in range(6))\n"
-        "print(*(least(), fresh_memory(), least(), resource.getpagesize()))"
+        "print(*(least(), fresh_memory(), least()))"
     )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **opposite})
-    reused, could, fresh, page = done.stdout.split()
-    assert could == "False" or int(fresh) >= 2 * 24 * 2**20 // int(page) > int(reused)
+    reused, could, fresh = done.stdout.split()
+    assert could == "False" or int(fresh) >= 24 > int(reused), done.stdout

@@ -97,24 +97,28 @@ def test_bandwidth_on_cuda() -> None:
     assert 5e10 < (bench._bandwidth("cuda") or 0) < 2e13
 
 
-def test_fresh_memory_is_fresh_every_time() -> None:
-    """Oracle: the kernel's count of page faults in a process of its own, for 2 results of 24 MiB.
-
-    The process starts with the opposite rule, under which they land on pages used before. Where the system deals in
-    huge pages of 2 MiB, new memory still takes 24 of them.
-    """
-    opposite = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+def _least_page_faults(first: str, **environment: str) -> int:
+    """Page faults of making 2 results of 24 MiB, the least of 6 times, in a process that says `first` at its start."""
     code = (
         "import resource, torch; from course_lib.bench.timing import fresh_memory\n"
+        f"{first}\n"
         "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "def make():\n"
         "    before = faults()\n"
         "    for _ in range(2): torch.ones(6 * 2**20)\n"
         "    return faults() - before\n"
-        "def least(): return min(make() for _ in range(6))\n"
-        "print(*(least(), fresh_memory(), least()))"
+        "print(min(make() for _ in range(6)))"
     )
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **opposite})
-    reused, could, fresh = done.stdout.split()
-    assert could == "False" or int(fresh) >= 24 > int(reused), done.stdout
+    environment = {**os.environ, **environment}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    return int(done.stdout)
+
+
+@pytest.mark.xfail(not sys.platform.startswith("linux"), reason="only glibc lets a process choose", run=False)
+def test_fresh_memory_is_fresh_every_time() -> None:
+    """Oracle: the kernel's count of page faults; the opposite rule, under which pages are used again, takes none.
+
+    Where the system deals in huge pages of 2 MiB, new memory still takes 24 of them.
+    """
+    reused = _least_page_faults("", MALLOC_MMAP_THRESHOLD_=str(2**25), MALLOC_TRIM_THRESHOLD_=str(2**30))
+    assert _least_page_faults("assert fresh_memory()") >= 24 > reused

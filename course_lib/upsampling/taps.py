@@ -89,7 +89,7 @@ def unbounded_taps(axis: Axis, kernel: Kernel) -> tuple[Tensor, Tensor]:
     # The first pixel at a distance of at most `radius`; the ones beyond the last carry weight zero.
     ahead = torch.ceil(fraction - radius)
     ahead = torch.where(fraction - ahead >= radius, ahead + 1, ahead)
-    offset = ahead[:, None] + torch.arange(taps, dtype=torch.float64)
+    offset = ahead[:, None] + torch.arange(taps, dtype=torch.float64, device="cpu")
     weights = kernel((fraction[:, None] - offset) / stretch)
     return floor + ahead.long(), weights / weights.sum(1, keepdim=True)
 
@@ -106,7 +106,7 @@ def bounded_taps(axis: Axis) -> tuple[Tensor, Tensor]:
 
 def _tables(axis: Axis) -> tuple[Indices, Floats]:
     # NumPy arrays outlive the mode they were made in (inference, fake tensors, another default device); tensors do not.
-    with torch.device("cpu"), torch.inference_mode(False):
+    with torch.inference_mode(False):
         index, weights = _nearest_taps(axis) if axis.method == "nearest" else _kernel_taps(axis)
         return index.numpy(), weights.numpy()
 
@@ -117,7 +117,7 @@ _kept_tables = lru_cache(maxsize=32)(_tables)
 def _kernel_taps(axis: Axis) -> tuple[Tensor, Tensor]:
     kernel = tent() if axis.method == "bilinear" else cubic(axis.a)
     first, weights = unbounded_taps(axis, kernel)
-    index = first[:, None] + torch.arange(weights.shape[1])
+    index = first[:, None] + torch.arange(weights.shape[1], device="cpu")
     if axis.border == "renormalise":
         inside = weights * ((index >= 0) & (index < axis.n_in))
         total = inside.sum(1, keepdim=True)
@@ -133,7 +133,7 @@ def _nearest_taps(axis: Axis) -> tuple[Tensor, Tensor]:
     else:
         rule: Literal["exact", "floor"] = "exact" if axis.grid == "half_pixel" else "floor"
         index = nearest_indices(axis.n_in, axis.n_out, rule, axis.scale)
-    return index[:, None], torch.ones(axis.n_out, 1, dtype=torch.float64)
+    return index[:, None], torch.ones(axis.n_out, 1, dtype=torch.float64, device="cpu")
 
 
 def resize_matrix(

@@ -307,6 +307,16 @@ def test_another_default_device_changes_nothing():
     torch.testing.assert_close(matrix, resize_matrix(6, 11, 1.73))
 
 
+@pytest.mark.filterwarnings("ignore")  # what Dynamo warns of while it traces is its own affair
+def test_torch_compile_gives_the_same_picture():
+    """Oracle: the same call uncompiled, values and gradients."""
+    image = picture(1, 9, 14).requires_grad_()
+    compiled = torch.compile(lambda x: resize(x, 1.9), backend="eager")(image)
+    torch.testing.assert_close(compiled, resize(image, 1.9))
+    compiled.sum().backward()
+    assert image.grad is not None
+
+
 @pytest.mark.parametrize("scale", [2, 1.7, 0.5])
 def test_autocast_does_not_lower_the_precision(scale):
     """Oracle: the same call outside autocast."""

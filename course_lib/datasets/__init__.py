@@ -1,5 +1,6 @@
 """Pictures for the book: free photographs, synthetic test pictures, readers, and sets that are downloaded."""
 
+from course_lib.datasets.pairs import SRPairs
 from course_lib.datasets.photographs import PHOTOGRAPHS, photograph
 from course_lib.datasets.readers import Samples, UnreadablePicture, read_picture, read_samples
 from course_lib.datasets.sets import DataMissing, DownloadFailed, find, get, names, pictures
@@ -10,6 +11,7 @@ __all__ = [
     "PHOTOGRAPHS",
     "DataMissing",
     "DownloadFailed",
+    "SRPairs",
     "Samples",
     "UnreadablePicture",
     "checkerboard",

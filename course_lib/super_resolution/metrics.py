@@ -7,24 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.colour import check_picture
+from course_lib.colour import luminance as luminance
 from course_lib.upsampling import resize
 
-_WEIGHTS = (65.481, 128.553, 24.966)
 _WINDOW, _SIGMA = 11, 1.5
 
 
-def _check_picture(name: str, image: Tensor) -> None:
-    if not isinstance(image, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
-    if not image.is_floating_point():
-        raise TypeError(f"{name} must be floating point in [0, 1], got {image.dtype}; datasets.from_uint8 converts")
-    if image.dim() < 3 or min(image.shape[-3:]) < 1:
-        raise ValueError(f"{name} must be (..., C, H, W) with C, H, W >= 1, got {tuple(image.shape)}")
-
-
 def _check_pair(image: Tensor, reference: Tensor, data_range: float) -> None:
-    _check_picture("image", image)
-    _check_picture("reference", reference)
+    check_picture("image", image)
+    check_picture("reference", reference)
     if image.shape != reference.shape:
         raise ValueError(
             f"image and reference must have the same shape, got {tuple(image.shape)} and {tuple(reference.shape)}; "
@@ -39,30 +31,12 @@ def _wide(image: Tensor) -> Tensor:
     return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
-def luminance(image: Tensor, rounded: bool = False) -> Tensor:
-    """Return the luminance Y of BT.601 in its studio range: (..., 3, H, W) in [0, 1] -> (..., 1, H, W) in [16/255,
-    235/255].
-
-    Y = (16 + 65.481 R + 128.553 G + 24.966 B) / 255. A picture of one channel is its own luminance and comes back as
-    it is. rounded: to whole 255ths, as MATLAB's rgb2ycbcr does for 8-bit pictures; published numbers use it. Raises
-    ValueError for other channel counts.
-    """
-    _check_picture("image", image)
-    if image.shape[-3] == 1:
-        return image
-    if image.shape[-3] != 3:
-        raise ValueError(f"image must have 3 channels (RGB) or 1 (already luminance), got {image.shape[-3]}")
-    red, green, blue = (_wide(image)[..., c : c + 1, :, :] for c in range(3))
-    y = (16 + _WEIGHTS[0] * red + _WEIGHTS[1] * green + _WEIGHTS[2] * blue) / 255
-    return ((255 * y + 0.5).floor() / 255 if rounded else y).to(image.dtype)
-
-
 def shave(image: Tensor, pixels: int) -> Tensor:
     """Cut `pixels` from each side: (..., H, W) -> (..., H - 2 pixels, W - 2 pixels).
 
     The outermost pixels of an enlarged picture depend on the border rule. Raises ValueError when nothing would be left.
     """
-    _check_picture("image", image)
+    check_picture("image", image)
     if pixels < 0 or 2 * pixels >= min(image.shape[-2:]):
         raise ValueError(
             f"pixels must be at least 0 and leave something of {image.shape[-2]} x {image.shape[-1]}, got {pixels}"
@@ -76,7 +50,7 @@ def modcrop(image: Tensor, scale: int) -> Tensor:
 
     Raises ValueError for a scale that is no whole number >= 1 or exceeds the picture.
     """
-    _check_picture("image", image)
+    check_picture("image", image)
     height, width = image.shape[-2:]
     if isinstance(scale, bool) or not isinstance(scale, int) or not 1 <= scale <= min(height, width):
         raise ValueError(

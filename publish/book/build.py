@@ -22,6 +22,7 @@ API = {
     "course_lib.upsampling": "Kernels, grids and resize: what an engineer imports.",
     "course_lib.plain": "The slow, readable forms: what one sees through, and what the tests compare with.",
     "course_lib.datasets": "Photographs, test pictures and the sets that are downloaded.",
+    "course_lib.colour": "Luminance.",
     "course_lib.super_resolution.metrics": "PSNR and SSIM with their protocols.",
     "course_lib.show": "What the chapters show: figures, sliders, guesses.",
     "course_lib.exercises": "Checks, hints and solutions.",

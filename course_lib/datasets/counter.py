@@ -1,0 +1,30 @@
+"""Random numbers that are a pure function of a seed and an index, whatever was drawn before and wherever it runs."""
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def random_bits(seed: int, index: int, count: int, stream: int = 0) -> npt.NDArray[np.uint64]:
+    """Return `count` random uint64: the same for the same (seed, index, stream) in every process, order and version.
+
+    The counter-based generator Philox 4 x 64, whose key is (seed, stream) and whose counter starts at index * 2^64, so
+    that no two indices overlap; NumPy promises never to change its bits (its distributions may change, so none is
+    used). stream: sets apart the uses of one seed. Raises as `check_whole` does. Salmon et al. 2011.
+    """
+    check_whole("seed", seed)
+    check_whole("index", index)
+    philox = np.random.Philox(key=[int(seed), stream], counter=[0, int(index), 0, 0])
+    bits: npt.NDArray[np.uint64] = philox.random_raw(count)
+    return bits
+
+
+def check_whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> None:
+    """Raise TypeError or ValueError, which call the argument `name`, unless it is a whole number in [least, most]."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    if not least <= value <= most:
+        upper = "" if most == 2**63 - 1 else f" and at most {most}"
+        raise ValueError(f"{name} must be a whole number of at least {least}{upper}, got {value}")

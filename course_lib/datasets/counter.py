@@ -25,6 +25,6 @@ def check_whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) ->
     """Raise TypeError or ValueError, which call the argument `name`, unless it is a whole number in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
-    if not least <= value <= most:
+    if not least <= int(value) <= most:
         upper = "" if most == 2**63 - 1 else f" and at most {most}"
         raise ValueError(f"{name} must be a whole number of at least {least}{upper}, got {value}")

@@ -1,5 +1,17 @@
 """The forms one sees through: shown in chapters, oracles in tests, never called by models."""
 
+from course_lib.plain.convolution import convolve, convolve_transposed
 from course_lib.plain.resampling import W, resample_row, resize_plain, source_coordinate
+from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain, source_channel
 
-__all__ = ["W", "resample_row", "resize_plain", "source_coordinate"]
+__all__ = [
+    "W",
+    "convolve",
+    "convolve_transposed",
+    "pixel_shuffle_plain",
+    "pixel_unshuffle_plain",
+    "resample_row",
+    "resize_plain",
+    "source_channel",
+    "source_coordinate",
+]

@@ -141,7 +141,7 @@ def test_bad_arguments_are_named():
     weight = torch.zeros(8, 2, 3, 3)
     cases = [
         (lambda: pixel_shuffle(x, 3), ValueError, r"image must be .* divisible by 9 .* got shape \(1, 8, 4, 4\)"),
-        (lambda: pixel_shuffle(x[:, :6], 2), ValueError, r"image must be .* divisible by 4 .* got shape \(1, 6, 4, 4\)"),
+        (lambda: pixel_shuffle(x[:, :6], 2), ValueError, r"image must be .* by 4 .* got shape \(1, 6, 4, 4\)"),
         (lambda: pixel_shuffle(x[0, 0], 2), ValueError, r"image must be \(\.\.\., C \* r \* r, H, W\), got"),
         (lambda: pixel_shuffle([[1]], 2), TypeError, "image must be a tensor, got list"),
         (lambda: pixel_shuffle(x, 0), ValueError, "r must be at least 1, got 0"),

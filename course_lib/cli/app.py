@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from course_lib import __version__
+from course_lib.cli import train as training
 from course_lib.cli.errors import check_target, one_line_errors
 
 _HELP = """Enlarge pictures, measure models, time the library, fetch data: the book's tools on the command line.
@@ -33,6 +34,8 @@ data_app = typer.Typer(help="List and download sets of pictures.", no_args_is_he
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
+app.command("train")(training.train)
+app.command("recipes")(training.recipes)
 
 SMALLEST_SCALE, LARGEST_SCALE = Fraction(1, 10**6), Fraction(10**9)
 

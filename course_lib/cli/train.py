@@ -1,0 +1,133 @@
+"""`course train` and `course recipes`. Heavy imports wait inside, so that --help answers at once."""
+
+import enum
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from course_lib.cli.errors import one_line_errors
+
+if TYPE_CHECKING:
+    from course_lib.training import Recipe, Result, Row
+
+
+class Device(enum.StrEnum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Precision(enum.StrEnum):
+    """Arithmetic of the network: weights are float32 in each."""
+
+    full = "32-true"
+    bfloat16 = "bf16-mixed"
+    float16 = "16-mixed"
+
+
+def recipes() -> None:
+    """List what can be trained.
+
+    \b
+      course recipes
+    """
+    with one_line_errors():
+        from course_lib.training import recipes as known
+
+        for name in known.names():
+            recipe = known.get(name)
+            typer.echo(f"{name:<24} {recipe.steps} steps of {recipe.batch}  {recipe.about}")
+
+
+def train(
+    name: Annotated[str, typer.Argument(help="A recipe; see course recipes.", metavar="NAME")],
+    folder: Annotated[Path | None, typer.Option(help="For checkpoint.pt and curve.csv; default runs/NAME.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's own number.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's own.", min=0)] = None,
+    device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = Device.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="32-true, or mixed: bf16-mixed, 16-mixed (GPU only).")
+    ] = Precision.full,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that make batches ahead; default: none on a CPU, else up to 8.", min=0)
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again, even if the folder has a checkpoint.")] = False,
+    save: Annotated[
+        bool, typer.Option("--save", help="Record the curve as data/measurements/train_NAME.json.")
+    ] = False,
+) -> None:
+    """Train a model as its recipe says.
+
+    \b
+      course train espcn-x3
+      course train espcn-x3 --seed 1 --folder runs/espcn-x3-seed1 --save
+      torchrun --nproc-per-node 4 --no-python course train espcn-x3 --precision bf16-mixed
+
+    The same command goes on where it stopped: after Ctrl-C, after a kill, after a power cut. On a CPU the result has
+    the same bits as without the stop.
+    """
+    with one_line_errors():
+        from course_lib import training
+        from course_lib.training import recipes as known
+
+        changes = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+        recipe = known.get(name, **changes)
+        place = folder or Path("runs") / name
+        first = os.environ.get("RANK", "0") == "0"
+        try:
+            result = training.train(
+                recipe,
+                place,
+                device=device.value,
+                precision=precision.value,
+                workers=workers,
+                fresh=fresh,
+                progress=sys.stderr.isatty(),
+                on_row=lambda row: _show(recipe, row),
+            )
+        except training.Stopped as stop:
+            if first:
+                typer.echo(f"{stop}; the same command without --fresh goes on from there", err=True)
+            raise typer.Exit(128 + stop.number if stop.number else 130) from None
+        except (training.Diverged, training.OtherProcessFailed) as error:
+            raise ValueError(str(error)) from error
+        if first:
+            typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s ({result.cpu_seconds:.0f} CPU seconds)")
+            if save:
+                _record(result, device.value, precision.value, changes)
+
+
+def _show(recipe: "Recipe", row: "Row") -> None:
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    values = "  ".join(f"{name} {value:.5g}" for name, value in row.items() if name not in ("step", "cpu_seconds"))
+    tqdm.write(f"{recipe.name} step {row['step']:.0f}/{recipe.steps}  {values}")
+
+
+def _record(result: "Result", device: str, precision: str, changes: dict[str, Any]) -> None:
+    from course_lib import measurements
+
+    recipe = result.recipe
+    fields = ", ".join(f"{key} {value}" for key, value in recipe.fields().items() if key != "name")
+    processes = os.environ.get("WORLD_SIZE", "1")
+    options = "".join(f" --{key} {value}" for key, value in changes.items())
+    path = measurements.write(
+        f"train_{recipe.name}",
+        {
+            "curve": result.curve,
+            "steps": result.steps,
+            "seconds": round(result.seconds, 1),
+            "cpu_seconds": round(result.cpu_seconds, 1),
+        },
+        command=f"course train {recipe.name}{options} --device {device} --precision {precision} --save",
+        protocol=f"recipe {recipe.name}: {fields}; {processes} process(es); precision {precision}; seconds are of "
+        "the whole training with its validations; loss is the mean since the row before",
+        data=result.data,
+        seed=recipe.seed,
+    )
+    typer.echo(f"recorded: {path}")

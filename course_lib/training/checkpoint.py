@@ -1,0 +1,74 @@
+"""Checkpoints: a training's whole state in one file, written at once or not at all."""
+
+import csv
+import pickle
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from course_lib.files import atomic_write
+from course_lib.training.recipe import Recipe, Row
+
+FILE, CURVE = "checkpoint.pt", "curve.csv"
+FIRST_COLUMNS = ("step", "seconds", "cpu_seconds", "loss", "learning_rate")
+_FORMAT = "course_lib training 1"
+
+
+class NotResumable(ValueError):
+    """A checkpoint cannot be gone on with: it is damaged, or of another recipe."""
+
+
+def save(folder: Path, state: dict[str, Any], recipe: Recipe) -> Path:
+    """Write `state` as the folder's only checkpoint and its curve as curve.csv; return the checkpoint's path.
+
+    The old checkpoint is replaced when the new one is on the disk; a kill at any moment leaves one of the two. Raises
+    CannotWrite (the old one stays).
+    """
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    path = folder / FILE
+    with atomic_write(path) as stream:
+        torch.save({"format": _FORMAT, "recipe": recipe.fields(), "versions": versions, **state}, stream)
+    write_curve(folder, state["rows"])
+    return path
+
+
+def write_curve(folder: Path, rows: list[Row]) -> None:
+    """Write the rows to curve.csv; a value that a row does not have is an empty cell."""
+    columns = list(dict.fromkeys([*FIRST_COLUMNS, *(name for row in rows for name in row)]))
+    with atomic_write(folder / CURVE, "w") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def clean(folder: Path) -> None:
+    """Remove what a kill in the middle of writing has left."""
+    for name in (FILE, CURVE):
+        for rest in folder.glob(f".{name}.*.partial"):
+            rest.unlink(missing_ok=True)
+
+
+def load(folder: Path, recipe: Recipe, precision: str) -> dict[str, Any] | None:
+    """Return the state to go on from, tensors on the CPU; None where the folder has no checkpoint.
+
+    Raises NotResumable when the file is not a checkpoint, or of a training that differs: in which field, is said.
+    """
+    path = folder / FILE
+    advice = "train from the start (--fresh), or name another folder"
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise NotResumable(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {advice}") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise NotResumable(f"{path} is not a checkpoint of this program's trainings; {advice}")
+    then = {**state["recipe"], "precision": state["precision"]}
+    now = {**recipe.fields(), "precision": precision}
+    for name in dict.fromkeys([*now, *then]):
+        if then.get(name) != now.get(name):
+            change = f"{name} was {then.get(name)!r} and is {now.get(name)!r} now"
+            raise NotResumable(f"{path} belongs to another training: {change}; {advice}")
+    return state

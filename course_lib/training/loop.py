@@ -1,0 +1,259 @@
+"""The training loop: one for every model of the book."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+from course_lib.files import check_writable
+from course_lib.training import checkpoint
+from course_lib.training.batches import Steps, UnreadableData, loader, moved
+from course_lib.training.processes import Device, Precision, first_does, launch, mean_over_processes
+from course_lib.training.recipe import Recipe, Result, Row
+from course_lib.training.stop import Stopped, StopRequest
+
+
+class Diverged(ArithmeticError):
+    """A loss or a gradient was infinite or not a number; the step was not taken."""
+
+
+def train(
+    recipe: Recipe,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    device: Device = "auto",
+    precision: Precision = "32-true",
+    workers: int | None = None,
+    fresh: bool = False,
+    progress: bool = True,
+    on_row: Callable[[Row], None] | None = None,
+) -> Result:
+    """Train as a recipe says, and go on where a former run in the same folder stopped.
+
+    folder: for checkpoint.pt and curve.csv, made where missing; None keeps nothing. device: "auto" takes a GPU where
+    there is one. precision: "32-true", or mixed "bf16-mixed", "16-mixed" (CUDA only). workers: processes that make
+    batches ahead; default 0 on a CPU, else up to 8. fresh: begin at step 0 even if there is a checkpoint. progress:
+    show a bar. on_row: called with every new row of the curve, in the first process.
+
+    Started by torchrun, each process takes its share of every batch and gradients are averaged: the weights are those
+    of one process, to rounding. On a CPU a resumed run gives the bits of a straight one.
+
+    Raises Stopped (a KeyboardInterrupt) after Ctrl-C or SIGTERM, when the step is done and the checkpoint is written;
+    UnreadableData; Diverged; NotResumable; CannotWrite; ValueError for arguments. The last checkpoint is whole in each
+    case.
+    """
+    fabric = launch(device, precision)
+    if recipe.batch % fabric.world_size:
+        raise ValueError(f"batch of {recipe.name} is {recipe.batch}, not a multiple of {fabric.world_size} processes")
+    cores = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    workers = (min(8, cores) if fabric.device.type == "cuda" else 0) if workers is None else workers
+    if workers < 0:
+        raise ValueError(f"workers must be at least 0, got {workers}")
+    place = None if folder is None else Path(folder)
+    former = None if place is None else first_does(fabric, lambda: _open(place, recipe, precision, fresh))
+    gpus = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), StopRequest() as request:
+        training = _Training(fabric, recipe, place, precision, request, on_row)
+        if former is not None:
+            training.restore(former)
+        return training.run(workers, progress and fabric.is_global_zero)
+
+
+def _open(folder: Path, recipe: Recipe, precision: str, fresh: bool) -> dict[str, Any] | None:
+    """Prepare the folder and return the state to go on from, if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder / checkpoint.FILE)
+    checkpoint.clean(folder)
+    return None if fresh else checkpoint.load(folder, recipe, precision)
+
+
+@dataclass
+class _Progress:
+    """What a checkpoint keeps beside the tensors: the steps taken, the curve, the sums for its next row, the time."""
+
+    step: int = 0
+    rows: list[Row] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    summed: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+class _Loss(nn.Module):
+    """The recipe's loss as a module's forward, so that averaging and autocast cover whatever it calls of the model."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        super().__init__()
+        self.recipe, self.model = recipe, model
+
+    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        result = self.recipe.loss(self.model, batch)
+        loss, logs = result if isinstance(result, tuple) else (result, {})
+        return loss, {name: value.detach() for name, value in logs.items()}
+
+
+class _Training:
+    """Everything that is alive while a recipe trains."""
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        recipe: Recipe,
+        folder: Path | None,
+        precision: str,
+        request: StopRequest,
+        on_row: Callable[[Row], None] | None,
+    ) -> None:
+        self.fabric, self.recipe, self.folder, self.precision = fabric, recipe, folder, precision
+        self.request, self.on_row = request, on_row
+        torch.manual_seed(recipe.seed)
+        self.model = recipe.model()
+        self.optimiser: Optimizer = recipe.optimiser(self.model)
+        self.rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.loss, self.stepper = fabric.setup(_Loss(recipe, self.model), self.optimiser)
+        self.data = recipe.data()
+        self.progress = _Progress()
+        self.started = (time.perf_counter(), time.process_time())
+
+    def run(self, workers: int, show: bool) -> Result:
+        """Take the steps that are left."""
+        recipe, progress = self.recipe, self.progress
+        if not progress.rows:
+            self._add_row()
+        steps = Steps(progress.step, recipe.steps, recipe.batch, self.fabric.global_rank, self.fabric.world_size)
+        batches = loader(recipe, self.data, steps, workers, pin=self.fabric.device.type == "cuda")
+        bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, unit=" steps", disable=not show)
+        self.model.train()
+        with bar:
+            for batch, failure in batches if len(steps) else ():
+                self._agree(failure)
+                loss = self._step(batch)
+                progress.step += 1
+                bar.set_postfix(loss=f"{loss:.3g}", refresh=False)
+                bar.update()
+                last = progress.step == recipe.steps
+                if last or progress.step % recipe.validate_every == 0:
+                    self._add_row()
+                if last or progress.step % recipe.checkpoint_every == 0:
+                    self._save()
+        self.model.eval()
+        seconds, cpu_seconds = self._clock()
+        path = self.folder / checkpoint.FILE if self.folder else None
+        return Result(
+            recipe, self.model, progress.rows, progress.step, seconds, cpu_seconds, self.data.description, path
+        )
+
+    def _step(self, batch: Any) -> float:
+        """Take one step on a batch and return the loss before it, averaged over all processes."""
+        step, fabric = self.progress.step, self.fabric
+        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.recipe.factor(step)
+        # dropout is a function of (seed, step, process), so that a resumed run draws what a straight one did
+        seed = np.random.SeedSequence([self.recipe.seed, step, fabric.global_rank]).generate_state(1)
+        torch.manual_seed(int(seed[0]))
+        loss, logs = self.loss(moved(batch, fabric.device))
+        names = ["loss", *sorted(logs)]
+        values = torch.stack([loss.detach(), *(logs[name].to(loss) for name in names[1:])])
+        numbers: list[float] = mean_over_processes(values).tolist()
+        if not math.isfinite(numbers[0]):
+            raise Diverged(self._diverged(f"the loss is {numbers[0]}"))
+        self.stepper.zero_grad()
+        fabric.backward(loss)
+        clip = self.recipe.clip or math.inf
+        norm = fabric.clip_gradients(self.loss, self.stepper, max_norm=clip, error_if_nonfinite=False)
+        # in half precision too large gradients are usual, and its loss scaler skips those steps by itself
+        if self.precision != "16-mixed" and norm is not None and not math.isfinite(norm):
+            raise Diverged(self._diverged(f"the norm of the gradients is {float(norm)}"))
+        self.stepper.step()
+        for name, number in zip(names, numbers, strict=True):
+            self.progress.sums[name] = self.progress.sums.get(name, 0.0) + number
+        self.progress.summed += 1
+        return numbers[0]
+
+    def _diverged(self, what: str) -> str:
+        kept = f"; the last checkpoint in {self.folder} is unharmed" if self.folder else ""
+        return f"{self.recipe.name}, step {self.progress.step}: {what}; this step was not taken{kept}"
+
+    def _agree(self, failure: str) -> None:
+        """Stop all processes before a step when one of them was asked to, or has no batch."""
+        number, failed = self.request.number, bool(failure)
+        if self.fabric.world_size > 1:
+            flags = torch.tensor([float(number > 0), float(failed)], device=self.fabric.device)
+            others = mean_over_processes(flags).tolist()
+            stop, failed = others[0] > 0, others[1] > 0
+        else:
+            stop = number > 0
+        if failed:
+            where = f"{self.recipe.name}, step {self.progress.step}"
+            raise UnreadableData(f"{where}: {failure or 'another process cannot read its data'}")
+        if stop:
+            path = self._save() if self.folder else None
+            raise Stopped(number, self.progress.step, self.recipe.steps, path)
+
+    def _add_row(self) -> None:
+        """Validate in the first process and add a row to the curve; the row of step 0 has no loss."""
+        progress = self.progress
+        measured = first_does(self.fabric, self._validated)
+        seconds, cpu_seconds = self._clock()
+        row: Row = {"step": progress.step, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
+        if progress.summed:
+            row |= {name: total / progress.summed for name, total in progress.sums.items()}
+            row["learning_rate"] = float(self.optimiser.param_groups[0]["lr"])
+        row |= measured
+        progress.rows.append(row)
+        progress.sums, progress.summed = {}, 0
+        if self.on_row is not None and self.fabric.is_global_zero:
+            self.on_row(row)
+
+    def _validated(self) -> dict[str, float]:
+        self.model.eval()
+        with torch.no_grad():
+            values: Mapping[str, float] = self.recipe.validate(self.model)
+        self.model.train()
+        return {name: float(value) for name, value in values.items()}
+
+    def _clock(self) -> tuple[float, float]:
+        """Return (seconds, CPU seconds) up to now, with those of former runs."""
+        began, cpu_began = self.started
+        return (
+            self.progress.seconds + time.perf_counter() - began,
+            self.progress.cpu_seconds + time.process_time() - cpu_began,
+        )
+
+    def _save(self) -> Path | None:
+        """Write the checkpoint (first process), or nothing where there is no folder."""
+        folder = self.folder
+        if folder is None:
+            return None
+        seconds, cpu_seconds = self._clock()
+        state = vars(self.progress) | {"seconds": seconds, "cpu_seconds": cpu_seconds, "precision": self.precision}
+        state |= {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.fabric.strategy.precision.state_dict(),
+        }
+        return first_does(self.fabric, lambda: checkpoint.save(folder, state, self.recipe))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where a checkpoint was written."""
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            text = " ".join(str(error).split())
+            raise checkpoint.NotResumable(
+                f"the checkpoint in {self.folder} does not fit the model that {self.recipe.name} makes now: {text}"
+            ) from error
+        self.fabric.strategy.precision.load_state_dict(state["scaler"])
+        names = ("step", "rows", "sums", "summed", "seconds", "cpu_seconds")
+        self.progress = _Progress(**{name: state[name] for name in names})

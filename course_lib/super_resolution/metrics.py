@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib.colour import check_picture
 from course_lib.colour import luminance as luminance
@@ -117,3 +117,22 @@ def benchmark(reference: Tensor, model: Callable[[Tensor, int], Tensor], scale: 
     result = (255 * raw.clamp(0, 1) + 0.5).floor() / 255
     result, high = shave(result, scale), shave(high, scale)
     return float(psnr(result, high)), float(ssim(result, high))
+
+
+def network(model: nn.Module) -> Callable[[Tensor, int], Tensor]:
+    """Return a luminance network as `benchmark` takes it: float64 comes and goes, the network's own dtype and device in
+    between, without gradients.
+
+    The network has a whole-number attribute `scale`; what is returned raises ValueError for another scale.
+    """
+    own = int(model.scale)  # type: ignore[arg-type]
+
+    def enlarge(low: Tensor, scale: int) -> Tensor:
+        if scale != own:
+            raise ValueError(f"scale must be {own}, the only one this network was trained for; got {scale}")
+        weight = next(model.parameters())
+        with torch.no_grad():
+            result: Tensor = model(low.to(weight))
+        return result.to(low)
+
+    return enlarge

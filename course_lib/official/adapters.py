@@ -1,0 +1,71 @@
+"""The table of official checkpoints: for each name our model, and how its tensors are called there."""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.official import espcn
+from course_lib.official.fitting import fit
+from course_lib.official.reading import read, unwrap
+
+_LOG = logging.getLogger(__name__)
+
+
+def _same(name: str) -> str:
+    return name
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """How one official checkpoint becomes our model.
+
+    build: makes our model with the official configuration. rename: official name of a tensor -> ours. never_used:
+    regular expressions of official names that the official code carries but never reads; they are accepted, and
+    reported in the log. left_as_initialised: regular expressions of our names that may be absent.
+    """
+
+    build: Callable[[], nn.Module]
+    rename: Callable[[str], str] = _same
+    never_used: tuple[str, ...] = ()
+    left_as_initialised: tuple[str, ...] = ()
+
+
+_ADAPTERS: dict[str, Adapter] = {name: Adapter(build) for name, build in espcn.MODELS.items()}
+
+
+def names() -> list[str]:
+    """Return the names of the official checkpoints that `load` knows, sorted."""
+    return sorted(_ADAPTERS)
+
+
+def adapter(name: str) -> Adapter:
+    """Return the adapter of a checkpoint. Raises ValueError for an unknown name."""
+    if name not in _ADAPTERS:
+        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}")
+    return _ADAPTERS[name]
+
+
+def load(name: str, weights: Mapping[str, Any] | str | os.PathLike[str]) -> nn.Module:
+    """Return our model in eval mode with official weights, on the device of the weights.
+
+    name: one of `names()`. weights: a file as `read` takes it, or what is in one (a state dict or its wrapper).
+    Raises ValueError for an unknown name, what `read` raises for a file, and Misfit naming every tensor that is
+    missing, unexpected or misshapen.
+    """
+    chosen = adapter(name)
+    state = unwrap(weights) if isinstance(weights, Mapping) else read(weights)
+    unused = [key for key in state if any(re.search(pattern, key) for pattern in chosen.never_used)]
+    if unused:
+        _LOG.info("%s: %d tensors that the official code never uses were passed over: %s", name, len(unused), unused)
+    ours = {chosen.rename(key): key for key in state if key not in unused}
+    with torch.device(next(iter(state.values())).device):
+        model = chosen.build()
+    renamed: dict[str, Tensor] = {our: state[key] for our, key in ours.items()}
+    fit(model, renamed, name, official=ours, may_be_absent=chosen.left_as_initialised)
+    return model.eval()

@@ -32,6 +32,8 @@ def _command_for(name: str) -> str:
             return f"course evaluate sr --model {'_'.join(model)} --data {data} --save"
         case ["bench", what]:
             return f"course bench {what} --save"
+        case ["train", recipe]:
+            return f"course train {recipe} --save"
         case _:
             return "the `course` command with --save (see course --help)"
 

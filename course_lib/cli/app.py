@@ -13,13 +13,14 @@ from course_lib import __version__
 from course_lib.cli import train as training
 from course_lib.cli.errors import check_target, one_line_errors
 
-_HELP = """Enlarge pictures, measure models, time the library, fetch data: the book's tools on the command line.
+_HELP = """Enlarge pictures, train and measure models, time the library, fetch data: the book's tools as commands.
 
 \b
   course upscale cat.png --scale 3.7 --out big.png      enlarge a picture
   course data get Set5                                  download a benchmark
   course evaluate sr --model bicubic --data Set5        PSNR and SSIM beside the published row
   course bench resize                                   how fast, beside torch, Pillow, scikit-image
+  course train espcn-x3                                 train a model; stop and go on at any time
 
 Exit codes: 0 done, 1 it failed (one line "error: ..." says why), 2 the command was not understood, 130 stopped by
 Ctrl-C.

@@ -5,7 +5,7 @@
 """
 
 from course_lib.training.batches import UnreadableData
-from course_lib.training.checkpoint import NotResumable
+from course_lib.training.checkpoint import FolderInUse, NotResumable
 from course_lib.training.loop import Diverged, train
 from course_lib.training.processes import OtherProcessFailed, mean_over_processes
 from course_lib.training.recipe import Data, Recipe, Result, Row
@@ -14,6 +14,7 @@ from course_lib.training.stop import Stopped
 __all__ = [
     "Data",
     "Diverged",
+    "FolderInUse",
     "NotResumable",
     "OtherProcessFailed",
     "Recipe",

@@ -1,8 +1,12 @@
 """Checkpoints: a training's whole state in one file, written at once or not at all."""
 
+import contextlib
 import csv
+import io
 import pickle
 import platform
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,22 @@ import torch
 from course_lib.files import atomic_write
 from course_lib.training.recipe import Recipe, Row
 
-FILE, CURVE = "checkpoint.pt", "curve.csv"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+FILE, CURVE, LOCK = "checkpoint.pt", "curve.csv", ".lock"
 FIRST_COLUMNS = ("step", "seconds", "cpu_seconds", "loss", "learning_rate")
 _FORMAT = "course_lib training 1"
 
 
 class NotResumable(ValueError):
     """A checkpoint cannot be gone on with: it is damaged, or of another recipe."""
+
+
+class FolderInUse(ValueError):
+    """Two trainings at once would overwrite each other's checkpoints."""
 
 
 def save(folder: Path, state: dict[str, Any], recipe: Recipe) -> Path:
@@ -28,8 +41,11 @@ def save(folder: Path, state: dict[str, Any], recipe: Recipe) -> Path:
     """
     versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     path = folder / FILE
+    # into memory first: where a disk is full, torch.save answers with an error of its own, which tells nobody why
+    buffer = io.BytesIO()
+    torch.save({"format": _FORMAT, "recipe": recipe.fields(), "versions": versions, **state}, buffer)
     with atomic_write(path) as stream:
-        torch.save({"format": _FORMAT, "recipe": recipe.fields(), "versions": versions, **state}, stream)
+        stream.write(buffer.getbuffer())
     write_curve(folder, state["rows"])
     return path
 
@@ -43,11 +59,25 @@ def write_curve(folder: Path, rows: list[Row]) -> None:
         writer.writerows(rows)
 
 
-def clean(folder: Path) -> None:
-    """Remove what a kill in the middle of writing has left."""
-    for name in (FILE, CURVE):
-        for rest in folder.glob(f".{name}.*.partial"):
-            rest.unlink(missing_ok=True)
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder while the block runs, and remove what a kill in the middle of writing has left there.
+
+    Raises FolderInUse while another process holds it. The system lets go when a process ends, however it ends.
+    """
+    with (folder / LOCK).open("w", encoding="utf-8") as stream:
+        try:
+            # record locks, not flock: a worker process that outlives a killed training must not keep its folder
+            if fcntl is not None:
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise FolderInUse(
+                f"another training is writing to {folder}; wait for it, or name another folder"
+            ) from error
+        for name in (FILE, CURVE):
+            for rest in folder.glob(f".{name}.*.partial"):
+                rest.unlink(missing_ok=True)
+        yield
 
 
 def load(folder: Path, recipe: Recipe, precision: str) -> dict[str, Any] | None:
@@ -58,10 +88,13 @@ def load(folder: Path, recipe: Recipe, precision: str) -> dict[str, Any] | None:
     path = folder / FILE
     advice = "train from the start (--fresh), or name another folder"
     try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:  # torch.load compares no check sums
+                raise zipfile.BadZipFile
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return None
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise NotResumable(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {advice}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
         raise NotResumable(f"{path} is not a checkpoint of this program's trainings; {advice}")

@@ -4,6 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,20 +61,23 @@ def train(
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
     place = None if folder is None else Path(folder)
-    former = None if place is None else first_does(fabric, lambda: _open(place, recipe, precision, fresh))
     gpus = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), StopRequest() as request:
-        training = _Training(fabric, recipe, place, precision, request, on_row)
+    with ExitStack() as stack:
+        former = None
+        if place is not None:
+            former = first_does(fabric, lambda: _open(place, recipe, precision, fresh, stack))
+        stack.enter_context(torch.random.fork_rng(devices=gpus))
+        training = _Training(fabric, recipe, place, precision, on_row)
         if former is not None:
             training.restore(former)
         return training.run(workers, progress and fabric.is_global_zero)
 
 
-def _open(folder: Path, recipe: Recipe, precision: str, fresh: bool) -> dict[str, Any] | None:
-    """Prepare the folder and return the state to go on from, if there is one."""
+def _open(folder: Path, recipe: Recipe, precision: str, fresh: bool, stack: ExitStack) -> dict[str, Any] | None:
+    """Hold the folder until `stack` closes, and return the state to go on from, if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     check_writable(folder / checkpoint.FILE)
-    checkpoint.clean(folder)
+    stack.enter_context(checkpoint.alone(folder))
     return None if fresh else checkpoint.load(folder, recipe, precision)
 
 
@@ -111,11 +115,10 @@ class _Training:
         recipe: Recipe,
         folder: Path | None,
         precision: str,
-        request: StopRequest,
         on_row: Callable[[Row], None] | None,
     ) -> None:
         self.fabric, self.recipe, self.folder, self.precision = fabric, recipe, folder, precision
-        self.request, self.on_row = request, on_row
+        self.on_row = on_row
         torch.manual_seed(recipe.seed)
         self.model = recipe.model()
         self.optimiser: Optimizer = recipe.optimiser(self.model)
@@ -123,20 +126,38 @@ class _Training:
         self.loss, self.stepper = fabric.setup(_Loss(recipe, self.model), self.optimiser)
         self.data = recipe.data()
         self.progress = _Progress()
-        self.started = (time.perf_counter(), time.process_time())
+        self.started = (0.0, 0.0)
 
     def run(self, workers: int, show: bool) -> Result:
-        """Take the steps that are left."""
+        """Take the steps that are left; time counts from here, when model and data are there."""
         recipe, progress = self.recipe, self.progress
+        self.started = (time.perf_counter(), time.process_time())
+        if progress.step < recipe.steps:
+            self._steps(workers, show)
+            progress.seconds, progress.cpu_seconds = self._clock()
+        self.model.eval()
+        return Result(
+            recipe=recipe,
+            model=self.model,
+            curve=progress.rows,
+            steps=progress.step,
+            seconds=progress.seconds,
+            cpu_seconds=progress.cpu_seconds,
+            data=self.data.description,
+            path=self.folder / checkpoint.FILE if self.folder else None,
+        )
+
+    def _steps(self, workers: int, show: bool) -> None:
+        recipe, progress, fabric = self.recipe, self.progress, self.fabric
         if not progress.rows:
             self._add_row()
-        steps = Steps(progress.step, recipe.steps, recipe.batch, self.fabric.global_rank, self.fabric.world_size)
-        batches = loader(recipe, self.data, steps, workers, pin=self.fabric.device.type == "cuda")
-        bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, unit=" steps", disable=not show)
+        steps = Steps(progress.step, recipe.steps, recipe.batch, fabric.global_rank, fabric.world_size)
+        batches = loader(recipe, self.data, steps, workers, pin=fabric.device.type == "cuda")
         self.model.train()
-        with bar:
-            for batch, failure in batches if len(steps) else ():
-                self._agree(failure)
+        bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, unit=" steps", disable=not show)
+        with bar, StopRequest() as request:
+            for batch, failure in batches:
+                self._agree(failure, request.number)
                 loss = self._step(batch)
                 progress.step += 1
                 bar.set_postfix(loss=f"{loss:.3g}", refresh=False)
@@ -146,12 +167,6 @@ class _Training:
                     self._add_row()
                 if last or progress.step % recipe.checkpoint_every == 0:
                     self._save()
-        self.model.eval()
-        seconds, cpu_seconds = self._clock()
-        path = self.folder / checkpoint.FILE if self.folder else None
-        return Result(
-            recipe, self.model, progress.rows, progress.step, seconds, cpu_seconds, self.data.description, path
-        )
 
     def _step(self, batch: Any) -> float:
         """Take one step on a batch and return the loss before it, averaged over all processes."""
@@ -184,15 +199,11 @@ class _Training:
         kept = f"; the last checkpoint in {self.folder} is unharmed" if self.folder else ""
         return f"{self.recipe.name}, step {self.progress.step}: {what}; this step was not taken{kept}"
 
-    def _agree(self, failure: str) -> None:
-        """Stop all processes before a step when one of them was asked to, or has no batch."""
-        number, failed = self.request.number, bool(failure)
-        if self.fabric.world_size > 1:
-            flags = torch.tensor([float(number > 0), float(failed)], device=self.fabric.device)
-            others = mean_over_processes(flags).tolist()
-            stop, failed = others[0] > 0, others[1] > 0
-        else:
-            stop = number > 0
+    def _agree(self, failure: str, number: int) -> None:
+        """Stop all processes before a step when one of them was asked to (by signal `number`), or has no batch."""
+        place = self.fabric.device if self.fabric.world_size > 1 else None  # alone, there is nobody to tell over a GPU
+        flags = torch.tensor([bool(number), bool(failure)], dtype=torch.float32, device=place)
+        stop, failed = mean_over_processes(flags).tolist()
         if failed:
             where = f"{self.recipe.name}, step {self.progress.step}"
             raise UnreadableData(f"{where}: {failure or 'another process cannot read its data'}")

@@ -1,0 +1,261 @@
+"""Stopping, killing and going on. Oracle: the straight run, to the bit."""
+
+import io
+import os
+import pickle
+import random
+import signal
+import threading
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from course_lib.training import FolderInUse, NotResumable, Stopped, train
+from course_lib.training.stop import StopRequest
+from tests.training.processes import pipe, read, same, start, without_times
+from tests.training.toy import Toy
+
+LONG = Toy(steps=40, validate_every=1, checkpoint_every=3)
+
+
+def straight(recipe: Toy, folder: Path) -> dict[str, Any]:
+    train(recipe, folder, device="cpu", progress=False)
+    return read(folder)
+
+
+def run(recipe: Toy, folder: Path, steps: Connection, workers: int) -> None:
+    """Train in a process of its own, telling the steps as they are done."""
+    torch.set_num_threads(1)
+    train(
+        recipe, folder, device="cpu", progress=False, workers=workers, on_row=lambda row: steps.send(int(row["step"]))
+    )
+
+
+def killed_at(step: int, folder: Path, number: int, pause: float = 0.0, workers: int = 0) -> int | None:
+    """Start or go on, send the signal when `step` has been told, and return the exit code."""
+    listener, teller = pipe()
+    process = start(run, LONG, folder, teller, workers)
+    teller.close()
+    while listener.recv() < step:
+        pass
+    if pause:
+        process.join(pause)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    return process.exitcode
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_anywhere_and_gone_on_with(tmp_path: Path, seed: int) -> None:
+    """Oracle: the straight run. Several kills in one training, at random steps and moments within them."""
+    choose = random.Random(seed)
+    killed = [
+        killed_at(step, tmp_path / "run", signal.SIGKILL, choose.uniform(0, 0.01))
+        for step in sorted(choose.sample(range(1, 38), 4))
+    ]
+    assert killed == [-signal.SIGKILL] * 4
+    train(LONG, tmp_path / "run", device="cpu", progress=False)
+    expected = straight(LONG, tmp_path / "straight")
+    assert same(read(tmp_path / "run"), expected)
+    # nothing else is left: no half file of a kill in the middle of writing
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [".lock", "checkpoint.pt", "curve.csv"]
+    curves = [(tmp_path / name / "curve.csv").read_text(encoding="utf-8").splitlines() for name in ("run", "straight")]
+    assert [line.split(",")[3:] for line in curves[0]] == [line.split(",")[3:] for line in curves[1]]
+    assert len(curves[0]) == 1 + 41
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_training_with_workers_leaves_its_folder(tmp_path: Path) -> None:
+    """Oracle: the straight run without workers; worker processes may live on for some seconds and hold nothing."""
+    assert killed_at(7, tmp_path / "run", signal.SIGKILL, workers=1) == -signal.SIGKILL
+    train(LONG, tmp_path / "run", device="cpu", progress=False)
+    assert same(read(tmp_path / "run"), straight(LONG, tmp_path / "straight"))
+
+
+class Interrupt:
+    """Sends a signal to this process when a row is there, and notes whether it acted at once."""
+
+    def __init__(self, step: int, number: int) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self, row: dict[str, float]) -> None:
+        if row["step"] == self.step:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop(tmp_path: Path, number: int) -> None:
+    """Oracle: the checkpoint has the step at which the signal came; gone on with, it is the straight run."""
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(Stopped) as caught:
+        train(LONG, tmp_path / "run", device="cpu", progress=False, on_row=Interrupt(5, number))
+    assert (caught.value.number, caught.value.step, caught.value.steps) == (number, 5, 40)
+    assert caught.value.path == tmp_path / "run" / "checkpoint.pt"
+    assert read(tmp_path / "run")["step"] == 5
+    assert str(caught.value) == f"stopped after step 5 of 40; {tmp_path / 'run' / 'checkpoint.pt'} is complete"
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    train(LONG, tmp_path / "run", device="cpu", progress=False)
+    assert same(read(tmp_path / "run"), straight(LONG, tmp_path / "straight"))
+
+
+def test_a_row_may_span_a_stop(tmp_path: Path) -> None:
+    """Oracle: the straight run; the means of a row that was half summed when the training stopped."""
+    recipe = Toy(steps=9, validate_every=4, checkpoint_every=100)
+    done = []
+
+    class Data:
+        description = ""
+
+        def sample(self, index: int) -> Any:
+            if index == 6 * recipe.batch and not done:
+                done.append(signal.raise_signal(signal.SIGINT))
+            return Toy.data(recipe).sample(index)
+
+    class Interrupted(Toy):
+        def data(self) -> Any:
+            return Data()
+
+    fields = {"steps": 9, "validate_every": 4, "checkpoint_every": 100}
+    with pytest.raises(Stopped) as caught:
+        train(Interrupted(**fields), tmp_path / "run", device="cpu", progress=False)  # type: ignore[arg-type]
+    assert caught.value.step == 6
+    assert read(tmp_path / "run")["summed"] == 2
+    train(recipe, tmp_path / "run", device="cpu", progress=False)
+    assert same(read(tmp_path / "run"), straight(recipe, tmp_path / "straight"))
+
+
+def test_without_a_folder_a_stop_keeps_nothing() -> None:
+    """Oracle: the message; Stopped is what a notebook knows as an interrupt."""
+    with pytest.raises(KeyboardInterrupt, match=r"^stopped after step 3 of 40$"):
+        train(LONG, device="cpu", progress=False, on_row=Interrupt(3, signal.SIGINT))
+
+
+def test_the_second_signal_acts_at_once() -> None:
+    """Oracle: Python's own KeyboardInterrupt; another thread and an ignored signal are left alone."""
+    with StopRequest() as request:
+        signal.raise_signal(signal.SIGINT)
+        assert request.number == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with StopRequest() as request:
+            signal.raise_signal(signal.SIGTERM)
+            assert request.number == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    result = []
+    thread = threading.Thread(target=lambda: result.append(train(Toy(steps=2), device="cpu", progress=False)))
+    thread.start()
+    thread.join()
+    assert result[0].steps == 2
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    """Oracle: the first result; the file keeps its bytes. `fresh` starts again and gives the same weights."""
+    first = train(Toy(), tmp_path, device="cpu", progress=False)
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    second = train(Toy(), tmp_path, device="cpu", progress=False, on_row=lambda row: pytest.fail("a new row"))
+    assert (tmp_path / "checkpoint.pt").read_bytes() == content
+    assert second.curve == first.curve
+    assert same(dict(second.model.state_dict()), dict(first.model.state_dict()))
+    state = torch.load(tmp_path / "checkpoint.pt")
+    assert (second.seconds, second.cpu_seconds) == (state["seconds"], state["cpu_seconds"])
+    assert state["seconds"] == pytest.approx(first.seconds, abs=0.5)
+    rows: list[Any] = []
+    train(Toy(), tmp_path, device="cpu", progress=False, fresh=True, on_row=rows.append)
+    assert len(rows) == len(first.curve)
+    assert same(without_times(torch.load(tmp_path / "checkpoint.pt")), read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 4}, "seed was 3 and is 4 now"),
+        ({"sizes": (2, 9, 1)}, "sizes was [2, 8, 1] and is [2, 9, 1] now"),
+        ({"steps": 20}, "steps was 12 and is 20 now"),
+        ({"clip": None}, "clip was 1.0 and is None now"),
+        ({"precision": "bf16-mixed"}, "precision was '32-true' and is 'bf16-mixed' now"),
+    ],
+)
+def test_another_recipe_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    """Oracle: the message names the field; the checkpoint keeps its bytes. What changes no number is let through."""
+    train(Toy(), tmp_path, device="cpu", progress=False)
+    content = (tmp_path / "checkpoint.pt").read_bytes()
+    precision = change.pop("precision", "32-true")
+    with pytest.raises(NotResumable) as caught:
+        train(Toy(**change), tmp_path, device="cpu", precision=precision, progress=False)
+    assert message in str(caught.value)
+    assert "--fresh" in str(caught.value)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == content
+    train(Toy(about="other words", checkpoint_every=5), tmp_path, device="cpu", progress=False)
+
+
+def cut(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flip(data: bytes) -> bytes:
+    weights = torch.load(io.BytesIO(data))["model"]["0.weight"]
+    place = data.index(weights.numpy().tobytes()) + 3
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+
+def foreign(data: bytes) -> bytes:
+    stream = io.BytesIO()
+    torch.save({"weight": torch.zeros(3)}, stream)
+    return stream.getvalue()
+
+
+def wicked(data: bytes) -> bytes:
+    return pickle.dumps(print)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, foreign, wicked, lambda data: b"", lambda data: b"garbage" * 99])
+def test_a_damaged_checkpoint_is_an_error_that_says_so(tmp_path: Path, damage: Any) -> None:
+    """Oracle: the kind of error and its sentence; the file is left as it is; `fresh` goes on without it."""
+    train(Toy(), tmp_path, device="cpu", progress=False)
+    path = tmp_path / "checkpoint.pt"
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    with pytest.raises(NotResumable, match=r"checkpoint.*--fresh") as caught:
+        train(Toy(), tmp_path, device="cpu", progress=False)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == damaged
+    train(Toy(), tmp_path, device="cpu", progress=False, fresh=True)
+
+
+def test_a_model_that_has_changed_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: torch's own words for the tensors that do not fit, in one line."""
+    train(Toy(), tmp_path, device="cpu", progress=False)
+    monkeypatch.setattr(Toy, "model", lambda self: torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.Linear(1, 1)))
+    with pytest.raises(NotResumable, match="does not fit the model that toy makes now") as caught:
+        train(Toy(), tmp_path, device="cpu", progress=False)
+    assert "size mismatch" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def hold(folder: Path, teller: Connection) -> None:
+    from course_lib.training.checkpoint import alone
+
+    with alone(folder):
+        teller.send(1)
+        threading.Event().wait()
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """Oracle: a second process that holds the folder; when it is killed, the folder is free."""
+    listener, teller = pipe()
+    other = start(hold, tmp_path, teller)
+    listener.recv()
+    with pytest.raises(FolderInUse, match="another training is writing"):
+        train(Toy(), tmp_path, device="cpu", progress=False)
+    other.kill()
+    other.join()
+    assert train(Toy(), tmp_path, device="cpu", progress=False).steps == 12

@@ -176,11 +176,24 @@ _Force = Annotated[bool, typer.Option("--force", help="Replace --out if it is al
 _Threads = Annotated[int | None, typer.Option(help="CPU threads to use; default: what PyTorch chooses.", min=1)]
 
 
+def _known_model(text: str) -> str:
+    from course_lib.files import data_dir
+
+    # names of files, because to ask `checkpoints` would import torch
+    known = [*Method, *sorted(path.stem for path in (data_dir() / "checkpoints").glob("*.safetensors"))]
+    if text not in known:
+        raise typer.BadParameter(f"must be one of {', '.join(known)}; got {text[:60]!r}")
+    return text
+
+
 @evaluate_app.command("sr")
 def evaluate_sr(
-    model: Annotated[Method, typer.Option(help="Model to measure.", **_choice(Method))] = Method.bicubic,
+    model: Annotated[
+        str,
+        typer.Option(help="nearest, bilinear, bicubic, or a network of the book.", parser=_known_model, metavar="NAME"),
+    ] = "bicubic",
     data: Annotated[Benchmark, typer.Option(help="Benchmark to measure on.", **_choice(Benchmark))] = Benchmark.Set5,
-    scale: Annotated[list[int] | None, typer.Option(help="2, 3 or 4; may be repeated; default all.")] = None,
+    scale: Annotated[list[int] | None, typer.Option(help="2, 3 or 4; may be repeated; default all it has.")] = None,
     save: _Save = False,
     out: _Out = None,
     force: _Force = False,
@@ -190,24 +203,60 @@ def evaluate_sr(
     \b
       course evaluate sr --model bicubic --data Set5 --scale 2
       course evaluate sr --model nearest --data Set14 --scale 2 --scale 4 --out nearest.json
+      course evaluate sr --model espcn-x3-added --data Set5
 
     Small changes of protocol move these numbers by up to 2 dB; --save and --out write down the protocol used.
     """
-    scales = sorted(set(scale or (2, 3, 4)))
-    if any(s not in (2, 3, 4) for s in scales):
-        raise typer.BadParameter(f"must be 2, 3 or 4, got {', '.join(map(str, scales))}", param_hint="'--scale'")
+    if any(s not in (2, 3, 4) for s in scale or ()):
+        raise typer.BadParameter(f"must be 2, 3 or 4, got {', '.join(map(str, scale or ()))}", param_hint="'--scale'")
     with one_line_errors():
         if out is not None:
             check_target(out, force)
-        from course_lib.cli.evaluate import PROTOCOL, evaluate, table
+        from course_lib.cli.evaluate import PROTOCOL, find, measure, table
 
-        values = evaluate(model.value, data.value, scales)
-        typer.echo(f"{model.value} on {data.value}")
-        typer.echo(table(model.value, data.value, values))
+        found, scales = find(model, sorted(set(scale or ())))
+        values = measure(found, data.value, scales, label=model)
+        typer.echo(f"{model} on {data.value}")
+        typer.echo(table(model, data.value, values))
         chosen = "".join(f" --scale {s}" for s in scales)
-        command = f"course evaluate sr --model {model.value} --data {data.value}{chosen}"
+        command = f"course evaluate sr --model {model} --data {data.value}{chosen}"
         record = {"values": values, "command": command, "protocol": PROTOCOL, "data": data.value}
-        _deliver(f"evaluate_sr_{model.value}_{data.value}", record, save, out)
+        _deliver(f"evaluate_sr_{model}_{data.value}", record, save, out)
+
+
+@app.command()
+def ship(
+    name: Annotated[str, typer.Argument(help="Recipe of a finished training.", metavar="NAME")],
+    folder: Annotated[Path | None, typer.Option("--from", help="Where it was trained; default runs/NAME.")] = None,
+) -> None:
+    """Measure a finished training and put its weights and its card among those that come with the book.
+
+    \b
+      course ship espcn-x3 --from runs/espcn-x3
+
+    Writes data/checkpoints/NAME.safetensors and data/cards/NAME.json. Needs Set5, Set14 and the record that `course
+    train NAME --save` made.
+    """
+    with one_line_errors():
+        from course_lib.cli import ship as shipping
+
+        typer.echo(shipping.text(shipping.ship(name, folder or Path("runs") / name)))
+
+
+@app.command()
+def card(
+    name: Annotated[str, typer.Argument(help="A network that comes with the book.", metavar="NAME")],
+) -> None:
+    """Print the card of a trained network: what it was trained on, how well it does, what it may be used for.
+
+    \b
+      course card espcn-x3-added
+    """
+    with one_line_errors():
+        from course_lib import checkpoints
+        from course_lib.cli.ship import text
+
+        typer.echo(text(checkpoints.card(name)))
 
 
 @bench_app.command("resize")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from course_lib import datasets
-from course_lib.super_resolution.metrics import benchmark
+from course_lib import checkpoints, datasets
+from course_lib.super_resolution.metrics import benchmark, network
 from course_lib.upsampling import resize
 
 PROTOCOL = (
@@ -23,28 +23,49 @@ PUBLISHED: dict[tuple[str, str], dict[int, tuple[str, str]]] = {
 }
 
 
-def _interpolation(method: Any) -> Callable[[Tensor, int], Tensor]:
-    return lambda low, scale: resize(low, scale=scale, method=method, border="symmetric")
+METHODS = ("nearest", "bilinear", "bicubic")
+SCALES = (2, 3, 4)
+
+Model = Callable[[Tensor, int], Tensor]
 
 
-MODELS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    method: _interpolation(method) for method in ("nearest", "bilinear", "bicubic")
-}
-SETS = ("Set5", "Set14")
+def names() -> list[str]:
+    """Return the names of what can be measured: interpolation methods, and the trained networks of the book."""
+    return [*METHODS, *checkpoints.names()]
 
 
-def evaluate(model: str, data: str, scales: Sequence[int]) -> dict[str, Any]:
+def method(name: Any) -> Model:
+    """Return an interpolation method as `benchmark` takes it."""
+    return lambda low, scale: resize(low, scale=scale, method=name, border="symmetric")
+
+
+def find(name: str, scales: Sequence[int] | None) -> tuple[Model, list[int]]:
+    """Return a model by name, and the scales to measure it at: those asked for, or all that it has.
+
+    Raises ValueError where a network was trained for another scale.
+    """
+    if name in METHODS:
+        return method(name), list(scales or SCALES)
+    trained = checkpoints.load(name)
+    own = int(trained.scale)  # type: ignore[arg-type]
+    others = [scale for scale in scales or () if scale != own]
+    if others:
+        raise ValueError(f"{name} was trained for scale {own} and has no other; got {', '.join(map(str, others))}")
+    return network(trained), [own]
+
+
+def measure(model: Model, data: str, scales: Sequence[int], label: str = "") -> dict[str, Any]:
     """Return {"2": {"psnr", "ssim", "pictures": {name: [psnr, ssim]}}, ...} of a model on a set, in dB and [-1, 1].
 
-    Raises DataMissing where the set is not on this machine.
+    label: what the progress bar calls the model. Raises DataMissing where the set is not on this machine.
     """
     pictures = [(name, datasets.from_uint8(array)) for name, array in datasets.pictures(data)]
     values: dict[str, Any] = {}
-    with tqdm(total=len(scales) * len(pictures), unit=" pictures", desc=f"{model} on {data}", leave=False) as bar:
+    with tqdm(total=len(scales) * len(pictures), unit=" pictures", desc=f"{label} {data}", leave=False) as bar:
         for scale in scales:
             scores = {}
             for name, picture in pictures:
-                scores[name] = [round(score, 6) for score in benchmark(picture, MODELS[model], scale)]
+                scores[name] = [round(score, 6) for score in benchmark(picture, model, scale)]
                 bar.update()
             psnr, ssim = torch.tensor(list(scores.values()), dtype=torch.float64).mean(dim=0).tolist()
             values[str(scale)] = {"psnr": round(psnr, 4), "ssim": round(ssim, 5), "pictures": scores}
@@ -52,9 +73,10 @@ def evaluate(model: str, data: str, scales: Sequence[int]) -> dict[str, Any]:
 
 
 def table(model: str, data: str, values: dict[str, Any]) -> str:
-    """Return the means as text, beside the published row where there is one."""
-    lines = ["scale   PSNR (dB)   SSIM     published"]
+    """Return the means as text, beside the published row where there is one, else beside that of bicubic."""
+    rows = PUBLISHED.get((model if model in METHODS else "bicubic", data), {})
+    lines = [f"scale   PSNR (dB)   SSIM     published{'' if model in METHODS else ' for bicubic'}"]
     for scale, row in values.items():
-        published = " / ".join(filter(None, PUBLISHED.get((model, data), {}).get(int(scale), ())))
+        published = " / ".join(filter(None, rows.get(int(scale), ())))
         lines.append(f"x{scale:<6} {row['psnr']:<11.2f} {row['ssim']:<8.4f} {published or '-'}")
     return "\n".join(lines)

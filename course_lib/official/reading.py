@@ -36,13 +36,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             head = stream.read(9)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no checkpoint {file}") from None
-    if head.startswith((_ZIP, _PICKLE)):
-        return unwrap(_read_torch(file))
-    if head[8:] == b"{":
+    # safetensors first: the length that it begins with may have the first byte of a pickle
+    if head[4:] == bytes(4) + b"{":
         try:
-            return safetensors.torch.load_file(file)
+            return unwrap(safetensors.torch.load_file(file))
         except safetensors.SafetensorError as error:
             raise UnreadableCheckpoint(f"{file} is a damaged safetensors file: {error}; fetch it again") from error
+    if head.startswith((_ZIP, _PICKLE)):
+        return unwrap(_read_torch(file))
     raise UnreadableCheckpoint(
         f"{file} is no checkpoint: it begins with {head!r}, expected a safetensors file or one that torch.save wrote"
         + ("; is it a download page or a Git LFS pointer?" if head[:8].isascii() and head.strip() else "")
@@ -51,8 +52,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def _read_torch(file: Path) -> Any:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        # an open file, because torch.load goes by the name of one that it opens itself
+        with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as stream:
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked is None:
@@ -61,7 +63,7 @@ def _read_torch(file: Path) -> Any:
             f"{file} is refused: besides tensors it wants to run or make {asked[1]}, which a file from elsewhere must "
             "not; ask for its weights as safetensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableCheckpoint(f"{file} is damaged or no checkpoint of torch.save ({reason})") from error
 

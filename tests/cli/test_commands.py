@@ -107,7 +107,7 @@ def test_evaluate_prints_and_records(toys: list[Any], tmp_path: Path) -> None:
     record = measurements.read("evaluate_sr_bicubic_Set5")
     assert json.loads(out.read_text(encoding="utf-8"))["values"] == record["values"]
     row = record["values"]["2"]
-    expected = [benchmark(datasets.from_uint8(a), evaluating.MODELS["bicubic"], 2) for a in toys]
+    expected = [benchmark(datasets.from_uint8(a), evaluating.method("bicubic"), 2) for a in toys]
     assert [row["pictures"][name] for name in "ab"] == [pytest.approx(e, abs=1e-6) for e in expected]
     assert row["psnr"] == pytest.approx(np.mean([e[0] for e in expected]), abs=1e-4)
     assert row["ssim"] == pytest.approx(np.mean([e[1] for e in expected]), abs=1e-5)

@@ -1,0 +1,120 @@
+"""`course ship` and `course card`: weights out of a finished training, and what to know about them."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from course_lib import checkpoints, datasets, measurements
+from course_lib.cli.evaluate import PROTOCOL, measure, method
+from course_lib.files import check_writable
+from course_lib.super_resolution.metrics import benchmark, network
+from course_lib.training import checkpoint, recipes
+
+SETS = ("Set5", "Set14")
+PHOTOGRAPH = "coffee"
+_NON_COMMERCIAL = "non-commercial research and teaching only, because of the training pictures; see LICENSE-TEXT"
+_FREE = "CC BY 4.0; see LICENSE-TEXT"
+
+
+def ship(name: str, folder: Path) -> dict[str, Any]:
+    """Measure the network of a finished training, write data/checkpoints/NAME.safetensors and data/cards/NAME.json,
+    and return the card.
+
+    name: of the recipe. folder: where `course train NAME --save` left its checkpoint; the record that this command made
+    tells data, hardware, time and revision. Raises ValueError where the training is not finished or is not the recorded
+    one, MeasurementMissing, DataMissing, CannotWrite; nothing is written then.
+    """
+    recipe = recipes.get(name)
+    state = checkpoint.read(folder)
+    record = measurements.read(f"train_{name}")
+    if state["step"] != recipe.steps or state["recipe"] != recipe.fields():
+        raise ValueError(
+            f"{folder} holds step {state['step']} of {recipe.steps} of {name}, or a training of another recipe; "
+            f"`course train {name} --folder {folder} --save` goes on with it"
+        )
+    if record["values"]["curve"] != state["rows"]:
+        raise ValueError(f"the recorded curve train_{name} is not that of {folder}; course train {name} --save")
+    weights, card_path = checkpoints.paths(name)
+    for path in (weights, card_path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path)
+    model = recipe.model().eval()
+    model.load_state_dict(state["model"])
+    metrics = {data: _compare(model, data) for data in SETS}
+    facts = {
+        "name": name,
+        "about": recipe.about,
+        "model": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "recipe": recipe.fields(),
+        "precision": state["precision"],
+        "training": {key: record[key] for key in ("command", "data", "hardware", "versions", "revision", "date")}
+        | {key: record["values"][key] for key in ("steps", "seconds", "cpu_seconds")},
+        "licence": _NON_COMMERCIAL if "BSDS500" in record["data"] else _FREE,
+        "metrics": metrics,
+        "protocol": PROTOCOL,
+        "aim": _aim(getattr(recipe, "aim", None), metrics),
+        "photograph": {"name": PHOTOGRAPH, "psnr": photograph_psnr(model)},
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+    checkpoints.save(weights, model, {"licence": facts["licence"], "about": recipe.about})
+    facts |= {"bytes": weights.stat().st_size, "sha256": checkpoints.sha256(weights)}
+    checkpoints.write_card(name, facts)
+    return facts
+
+
+def _compare(model: nn.Module, data: str) -> dict[str, Any]:
+    """Return PSNR and SSIM of a network on a set, and those of bicubic interpolation beside them."""
+    scale = int(model.scale)  # type: ignore[arg-type]
+    found: dict[str, Any] = {"scale": scale}
+    for prefix, enlarge in (("", network(model)), ("bicubic_", method("bicubic"))):
+        row = measure(enlarge, data, [scale])[str(scale)]
+        found |= {f"{prefix}psnr": row["psnr"], f"{prefix}ssim": row["ssim"]}
+    return found
+
+
+def _aim(psnr: float | None, metrics: dict[str, Any]) -> dict[str, Any] | None:
+    if psnr is None:
+        return None
+    return {"set": "Set5", "psnr": psnr, "reached": metrics["Set5"]["psnr"] >= psnr}
+
+
+def photograph_psnr(model: nn.Module) -> float:
+    """Return the PSNR of a network on a photograph that comes with scikit-image: whoever loads the weights can check
+    them by it without any set.
+    """
+    picture = datasets.photograph(PHOTOGRAPH)
+    return round(benchmark(picture, network(model), int(model.scale))[0], 3)  # type: ignore[arg-type]
+
+
+def text(card: dict[str, Any]) -> str:
+    """Return a card for people to read."""
+    training, aim = card["training"], card["aim"]
+    lines = [
+        f"{card['name']}: {card['about']}",
+        f"{card['model']}, {card['parameters']:,} parameters, {card['bytes']:,} bytes, sha256 {card['sha256']}",
+        "",
+    ]
+    for data, row in card["metrics"].items():
+        lines.append(
+            f"{data} x{row['scale']}: {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f} "
+            f"(bicubic {row['bicubic_psnr']:.2f} dB, {row['bicubic_ssim']:.4f})"
+        )
+    if aim:
+        lines.append(f"aim: {aim['psnr']} dB on {aim['set']}, {'reached' if aim['reached'] else 'not reached'}")
+    hardware = training["hardware"]
+    lines += [
+        f"protocol: {card['protocol']}",
+        "",
+        f"trained on: {training['data']}",
+        f"licence of the weights: {card['licence']}",
+        f"trained by: {training['command']}",
+        f"recipe: {', '.join(f'{key} {value}' for key, value in card['recipe'].items() if key != 'name')}",
+        f"{training['steps']:,} steps, {training['seconds'] / 60:.0f} minutes, {training['cpu_seconds'] / 60:.0f} CPU "
+        f"minutes, precision {card['precision']}, on {hardware['gpu'] or hardware['processor']} "
+        f"({hardware['cores']} cores), torch {training['versions']['torch']}",
+        f"revision {training['revision']}, {training['date']}",
+    ]
+    return "\n".join(lines)

@@ -63,9 +63,8 @@ def launch(device: Device, precision: Precision) -> Fabric:
         )
     if chosen == "cuda" and local > torch.cuda.device_count():
         raise ValueError(f"{local} processes on this machine need as many GPUs, found {torch.cuda.device_count()}")
-    # buffers (statistics of a batch normalisation) are those of the first process, which alone saves and validates; the
-    # long wait is for its validation
-    strategy = DDPStrategy(broadcast_buffers=False, timeout=timedelta(hours=2))
+    # the first process validates while the others wait, which may take longer than a lost machine should
+    strategy = DDPStrategy(timeout=timedelta(hours=2))
     fabric = Fabric(
         accelerator=chosen,
         devices=local,

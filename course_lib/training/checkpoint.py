@@ -23,6 +23,7 @@ except ImportError:  # Windows
 FILE, CURVE, LOCK = "checkpoint.pt", "curve.csv", ".lock"
 FIRST_COLUMNS = ("step", "seconds", "cpu_seconds", "loss", "learning_rate")
 _FORMAT = "course_lib training 1"
+_ADVICE = "train from the start (--fresh), or name another folder"
 
 
 class NotResumable(ValueError):
@@ -80,28 +81,38 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def load(folder: Path, recipe: Recipe, precision: str) -> dict[str, Any] | None:
-    """Return the state to go on from, tensors on the CPU; None where the folder has no checkpoint.
+def read(folder: Path) -> dict[str, Any]:
+    """Return the state that a folder's checkpoint holds, tensors on the CPU.
 
-    Raises NotResumable when the file is not a checkpoint, or of a training that differs: in which field, is said.
+    Beside what the loop keeps ("step", "rows", "seconds", "cpu_seconds", "model", "optimiser", ...) it has "recipe" (its
+    fields), "precision" and "versions". Raises FileNotFoundError, and NotResumable when the file is damaged or no
+    checkpoint.
     """
     path = folder / FILE
-    advice = "train from the start (--fresh), or name another folder"
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:  # torch.load compares no check sums
                 raise zipfile.BadZipFile
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        return None
     except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise NotResumable(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {advice}") from error
+        raise NotResumable(f"{path} is damaged or not a checkpoint ({type(error).__name__}); {_ADVICE}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise NotResumable(f"{path} is not a checkpoint of this program's trainings; {advice}")
+        raise NotResumable(f"{path} is not a checkpoint of this program's trainings; {_ADVICE}")
+    return state
+
+
+def load(folder: Path, recipe: Recipe, precision: str) -> dict[str, Any] | None:
+    """Return the state to go on from; None where the folder has no checkpoint.
+
+    Raises NotResumable as `read` does, and when the checkpoint is of a training that differs: in which field, is said.
+    """
+    if not (folder / FILE).exists():
+        return None
+    state = read(folder)
     then = {**state["recipe"], "precision": state["precision"]}
     now = {**recipe.fields(), "precision": precision}
     for name in dict.fromkeys([*now, *then]):
         if then.get(name) != now.get(name):
             change = f"{name} was {then.get(name)!r} and is {now.get(name)!r} now"
-            raise NotResumable(f"{path} belongs to another training: {change}; {advice}")
+            raise NotResumable(f"{folder / FILE} belongs to another training: {change}; {_ADVICE}")
     return state

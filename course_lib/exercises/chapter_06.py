@@ -1,0 +1,224 @@
+"""Exercises of chapter 06, PixelShuffle and ESPCN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_lib.plain import pixel_shuffle_plain
+from course_lib.upsampling import pixel_shuffle, pixel_unshuffle, transposed_to_subpixel
+
+from .compare import Wrong, kind, same_call, same_numbers
+from .registry import exercise
+
+
+def lands(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    """k = c r^2 + i r + j: divide by r^2 for the colour, then by r for the row of the block."""
+    c, place = divmod(k, r * r)
+    i, j = divmod(place, r)
+    return c, r * h + i, r * w + j
+
+
+def _colour_fastest(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    place, c = divmod(k, 2)
+    return c, r * h + place // r, r * w + place % r
+
+
+def _columns_first(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    c, y, x = lands(k, 0, 0, r)
+    return c, r * h + x, r * w + y
+
+
+def _side_by_side(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    c, i, j = lands(k, 0, 0, r)
+    return c, h + i, w + j
+
+
+@exercise(
+    "06.1",
+    title="where a number lands",
+    hints=(
+        "In the formula of the chapter the channel is c r^2 + i r + j. Which part of it does a division by r^2 give?",
+        "k // r^2 is the colour; the remainder is i r + j, and dividing that by r gives i, with the remainder j.",
+        "Channel 7 with r = 2: colour 7 // 4 = 1, remainder 3, i = 1, j = 1. It goes to row 2 h + 1, column 2 w + 1.",
+    ),
+    solution=lands,
+    wrong=[
+        (_colour_fastest, "TensorFlow"),
+        (_columns_first, "column of the block varies fastest"),
+        (_side_by_side, "r pixels apart"),
+        ((1, 5, 7), "expected a function"),
+    ],
+)
+def check_06_1(answer: Any) -> None:
+    """Oracle: the index formula, read backwards."""
+    if callable(answer):
+        came = tuple(answer(1, 2, 3, 2))
+        if came == (1, 4, 6):
+            raise Wrong(
+                f"lands(1, 2, 3, 2) came as {came}: there the colour varies fastest, which is TensorFlow's order"
+            )
+        if came == (0, 5, 6):
+            raise Wrong(f"lands(1, 2, 3, 2) came as {came}, expected (0, 4, 7): the column of the block varies fastest")
+        if came == (0, 2, 4):
+            raise Wrong(f"lands(1, 2, 3, 2) came as {came}: neighbouring blocks begin r pixels apart, at r h and r w")
+    for args in ((7, 2, 3, 2), (1, 2, 3, 2), (2, 0, 5, 2), (22, 4, 1, 3), (0, 0, 0, 1), (47, 3, 2, 4)):
+        same_call(answer, args, lands(*args))
+
+
+_THIRDS = [[1 / 3, 2 / 3, 0.0], [0.0, 1.0, 0.0], [0.0, 2 / 3, 1 / 3]]
+_QUARTERS = [[0.25, 0.75, 0.0], [0.0, 1.0, 0.0], [0.0, 0.75, 0.25]]
+_FAR = [[2 / 3, 1 / 3, 0.0], [0.0, 1.0, 0.0], [0.0, 1 / 3, 2 / 3]]
+
+
+@exercise(
+    "06.2",
+    title="bilinear x3 as three filters",
+    hints=(
+        "The tent gives a pixel at distance d the weight 1 - d. The first of the three looks at -1/3: a third of a "
+        "pixel before the pixel itself.",
+        "The pixel itself is 1/3 away and weighs 2/3; the pixel before is 2/3 away. The pixel after is too far.",
+        "In the middle the output stands on a pixel: [0, 1, 0]. The third filter is the first one, mirrored.",
+    ),
+    solution=_THIRDS,
+    wrong=[
+        (_QUARTERS, "a quarter"),
+        (_THIRDS[::-1], "other way round"),
+        (_FAR, "nearer pixel"),
+        ([[1, 2, 0], [0, 3, 0], [0, 2, 1]], "sum to 1"),
+        ([1 / 3, 2 / 3, 0], "shape"),
+    ],
+)
+def check_06_2(answer: Any) -> str:
+    """Oracle: the tent at distances 1/3 and 2/3."""
+    came = _tensor(answer, (3, 3))
+    if (came.sum(1) - 1).abs().max() > 1e-6:
+        raise Wrong(f"the weights of the three filters sum to {came.sum(1).tolist()}, and each must sum to 1")
+    for wrong, why in (
+        (_QUARTERS, "those look a quarter of a pixel aside; at x3 it is a third"),
+        (_THIRDS[::-1], "the right filters, the other way round: the first output of a block looks to the left"),
+        (_FAR, "the nearer pixel must have the larger weight"),
+    ):
+        if torch.allclose(came, torch.tensor(wrong, dtype=torch.float64), atol=1e-5):
+            raise Wrong(why)
+    same_numbers(came, _THIRDS, "the three filters")
+    return "Their nine products, a convolution from 1 to 9 channels, and a shuffle are bilinear x3."
+
+
+def phases(t: Any) -> Tensor:
+    """Tap (2 (2 - u) + i, 2 (2 - v) + j) of t is W[2 i + j][u, v]: take every second tap, and turn."""
+    return torch.stack([t[i::2, j::2].flip(0, 1) for i in (0, 1) for j in (0, 1)])
+
+
+def _not_turned(t: Any) -> Tensor:
+    return torch.stack([t[i::2, j::2] for i in (0, 1) for j in (0, 1)])
+
+
+def _cut_in_four(t: Any) -> Tensor:
+    return torch.stack([t[3 * i : 3 * i + 3, 3 * j : 3 * j + 3].flip(0, 1) for i in (0, 1) for j in (0, 1)])
+
+
+def _columns_before_rows(t: Any) -> Tensor:
+    return phases(t)[[0, 2, 1, 3]]
+
+
+@exercise(
+    "06.3",
+    title="four filters out of one kernel",
+    hints=(
+        "Row 2 (2 - u) + i of t belongs to filters with this i. For i = 0 these are rows 4, 2, 0 as u goes 0, 1, 2.",
+        "t[i::2, j::2] collects the nine taps of one filter, but with the first last: u runs against the rows.",
+        "Turn each by 180 degrees, t[i::2, j::2].flip(0, 1), and stack them for (i, j) = (0,0), (0,1), (1,0), (1,1).",
+    ),
+    solution=phases,
+    wrong=[
+        (_not_turned, "180 degrees"),
+        (_cut_in_four, "interleaved"),
+        (_columns_before_rows, "2 i + j"),
+        (torch.zeros(4, 3, 3), "expected a function"),
+    ],
+)
+def check_06_3(answer: Any) -> str:
+    """Oracle: `transposed_to_subpixel`, itself tested against torch's transposed convolution."""
+    if not callable(answer):
+        raise Wrong(f"the answer came as {kind(answer)}, expected a function")
+    t = torch.arange(36, dtype=torch.float64).view(6, 6) ** 2
+    came = _tensor(answer(t.clone()), (4, 3, 3), "phases(t)")
+    for wrong, why in (
+        (_not_turned, "each filter must be turned by 180 degrees: u grows where the row of t falls"),
+        (_cut_in_four, "the four filters are interleaved in t, not its four quarters"),
+        (_columns_before_rows, "right filters, wrong order: filter 1 has i = 0 and j = 1, since the order is 2 i + j"),
+    ):
+        if torch.equal(came, wrong(t)):
+            raise Wrong(why)
+    for k in range(3):
+        kernel = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(k))
+        expected = transposed_to_subpixel(kernel[None, None], 2)[:, 0]
+        same_numbers(_tensor(answer(kernel.clone()), (4, 3, 3), "phases(t)"), expected, "phases(t)")
+    return "Frameworks that lack a transposed convolution run it in just this way."
+
+
+def mend(picture: Any, r: Any) -> Tensor:
+    """Go back to the channels as PyTorch's shuffle found them, then shuffle as TensorFlow would have."""
+    return pixel_shuffle(pixel_unshuffle(picture, r), r, order="tensorflow")
+
+
+def _other_way(picture: Any, r: Any) -> Tensor:
+    return pixel_shuffle(pixel_unshuffle(picture, r, order="tensorflow"), r)
+
+
+def _same_order(picture: Any, r: Any) -> Tensor:
+    return pixel_shuffle(pixel_unshuffle(picture, r), r)
+
+
+def _still_channels(picture: Any, r: Any) -> Tensor:
+    return pixel_unshuffle(picture, r)
+
+
+@exercise(
+    "06.4",
+    title="a scrambled picture, mended",
+    hints=(
+        "First undo what was done: pixel_unshuffle(picture, r) gives the channels that the network had made.",
+        "Those channels are good; they are in TensorFlow's order. `upsampling.pixel_shuffle` has an argument for that.",
+        'pixel_shuffle(pixel_unshuffle(picture, r), r, order="tensorflow").',
+    ),
+    solution=mend,
+    wrong=[
+        (_other_way, "the wrong way round"),
+        (_same_order, "unchanged"),
+        (_still_channels, "channels"),
+        (2, "expected a function"),
+    ],
+)
+def check_06_4(answer: Any) -> str:
+    """Oracle: pictures scrambled by the loops of `course_lib.plain`, with known originals."""
+    if not callable(answer):
+        raise Wrong(f"the answer came as {kind(answer)}, expected a function")
+    for colours, r in ((3, 2), (3, 3), (2, 4), (1, 2)):
+        channels = torch.arange(colours * r * r * 6, dtype=torch.float64).view(-1, 2, 3)
+        scrambled = torch.tensor(pixel_shuffle_plain(channels.tolist(), r), dtype=torch.float64)
+        meant = torch.tensor(pixel_shuffle_plain(channels.tolist(), r, "tensorflow"), dtype=torch.float64)
+        came = answer(scrambled.clone(), r)
+        if isinstance(came, Tensor) and came.shape == channels.shape != meant.shape:
+            raise Wrong(f"mend(picture, {r}) came as the channels, shape {tuple(came.shape)}; shuffle them once more")
+        came = _tensor(came, tuple(meant.shape), f"mend(picture, {r})")
+        if colours > 1 and torch.equal(came, scrambled):
+            raise Wrong(f"mend(picture, {r}) came back unchanged: the two shuffles need different orders")
+        if colours > 1 and torch.equal(came, _other_way(scrambled, r)):
+            raise Wrong("the wrong way round: the picture was made by PyTorch's shuffle, so undo that one first")
+        same_numbers(came, meant, f"mend(picture, {r})")
+    return "What a permutation did, a permutation can undo; a plain reshape is one, too."
+
+
+def _tensor(value: Any, shape: tuple[int, ...], name: str = "the answer") -> Tensor:
+    """Return the answer as float64, or say what shape was expected."""
+    came = value if isinstance(value, Tensor) else None
+    if came is None:
+        same_numbers(value, value, name)
+        came = torch.tensor(value, dtype=torch.float64)
+    if tuple(came.shape) != shape:
+        raise Wrong(f"{name} came with shape {tuple(came.shape)}, expected shape {shape}")
+    return came.detach().cpu().double()

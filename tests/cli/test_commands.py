@@ -39,7 +39,7 @@ def test_help_teaches() -> None:
     """Oracle: every command's help shows an example that starts with its own name, and explains each option."""
     codes = " ".join(course("--help").stdout.split("Exit codes: ")[1].split())
     assert all(f"{code} " in codes for code in (0, 1, 2, 130))
-    for words in (["upscale"], ["evaluate", "sr"], ["bench", "resize"], ["bench", "slider"], ["data", "get"]):
+    for words in (["upscale"], ["evaluate", "sr"], ["bench", "resize"], ["bench", "slider"], ["data", "get"], ["card"]):
         done = course(*words, "--help")
         assert done.exit_code == 0
         assert f"  course {' '.join(words)} " in done.stdout or f"  course {' '.join(words)}\n" in done.stdout
@@ -137,7 +137,10 @@ def test_a_pipe_is_not_replaced(toys: list[Any], tmp_path: Path, force: tuple[st
 def test_evaluate_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: exit codes 2 and 1, and what to do when the set is missing."""
     assert course("evaluate", "sr", "--scale", 5).exit_code == 2
-    for option, word, choices in (("data", "Set6", "Set5, Set14"), ("model", "magic", "nearest, bilinear, bicubic")):
+    for option, word, choices in (
+        ("data", "Set6", "Set5, Set14"),
+        ("model", "magic", "nearest, bilinear, bicubic, espcn-x3, espcn-x3-added"),
+    ):
         done = course("evaluate", "sr", f"--{option}", word)
         assert done.exit_code == 2
         expected = f"Invalid value for '--{option}': must be one of {choices}; got {word!r}"

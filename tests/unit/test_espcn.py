@@ -165,6 +165,7 @@ def test_recipes_differ_in_what_they_say() -> None:
         assert recipe.factor(0) < 0.01
         assert recipe.factor(recipe.warm_up) == 1
         assert recipe.factor(recipe.steps - 1) < 1e-6
+        assert [recipes.get(recipe.name, steps=2).factor(step) for step in (0, 1)] == [0.5, 1]
 
 
 def test_loss_is_the_mean_squared_error() -> None:

@@ -63,7 +63,7 @@ class EspcnRecipe(Recipe):
 
     def factor(self, step: int) -> float:
         """Return the share of `rate` at a step."""
-        return warm_up_cosine(step, self.steps, self.warm_up)
+        return warm_up_cosine(step, self.steps, min(self.warm_up, self.steps // 2))
 
     def validate(self, model: ESPCN) -> Mapping[str, float]:
         """Return the PSNR on Set5, or on three photographs where Set5 is not at hand, and bicubic's beside it.

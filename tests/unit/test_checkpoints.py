@@ -1,0 +1,242 @@
+"""Shipped networks and their cards. Oracles: the files' own hashes, the numbers on the cards measured again, and the
+words of the errors.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from typer.testing import CliRunner
+
+from course_lib import checkpoints, datasets, files, measurements
+from course_lib.cli import app, ship
+from course_lib.cli import evaluate as evaluating
+from course_lib.super_resolution.espcn import ESPCN
+from course_lib.training import Data, recipes, train
+from course_lib.training.recipes.espcn import EspcnRecipe
+
+NAMES = ("espcn-x3", "espcn-x3-added")
+
+
+def course(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_every_checkpoint_has_a_card() -> None:
+    """Oracle: the two folders; the sizes that the book promises."""
+    assert set(NAMES) <= set(checkpoints.names())
+    cards = sorted(path.stem for path in (files.data_dir() / "cards").glob("*.json"))
+    assert cards == checkpoints.names()
+    sizes = [checkpoints.paths(name)[0].stat().st_size for name in checkpoints.names()]
+    assert max(sizes) < 2e6
+    assert sum(sizes) < 25e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_card_and_weights_agree(name: str) -> None:
+    """Oracle: hash and size of the file, parameters counted again, a PSNR measured again on a free photograph."""
+    card, model = checkpoints.card(name), checkpoints.load(name)
+    weights = checkpoints.paths(name)[0]
+    assert card["name"] == name
+    assert card["sha256"] == checkpoints.sha256(weights)
+    assert card["bytes"] == weights.stat().st_size
+    assert card["model"] == type(model).__name__
+    assert card["parameters"] == sum(p.numel() for p in model.parameters()) == 22_729
+    assert not model.training
+    assert ship.photograph_psnr(model) == pytest.approx(card["photograph"]["psnr"], abs=0.003)
+    for key in ("hardware", "seconds", "cpu_seconds", "revision", "steps", "data", "command"):
+        assert card["training"][key], key
+    assert card["training"]["steps"] == card["recipe"]["steps"]
+    assert "seed" in card["recipe"]
+    if "BSDS500" in card["training"]["data"]:
+        assert "non-commercial" in card["licence"]
+    with safetensors.safe_open(weights, "pt") as file:
+        assert file.metadata()["licence"] == card["licence"]
+    for row in card["metrics"].values():
+        assert row["psnr"] > row["bicubic_psnr"]
+        assert row["ssim"] > row["bicubic_ssim"]
+    if card["aim"]:
+        assert card["aim"]["reached"] == (card["metrics"]["Set5"]["psnr"] >= card["aim"]["psnr"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_can_be_read(name: str) -> None:
+    """Oracle: the facts that a reader looks for stand in the text."""
+    card, text = checkpoints.card(name), course("card", name).stdout
+    for words in (
+        f"{card['metrics']['Set5']['psnr']:.2f} dB",
+        f"{card['metrics']['Set14']['psnr']:.2f} dB",
+        card["licence"],
+        card["sha256"],
+        card["training"]["data"],
+        card["training"]["revision"],
+        "22,729 parameters",
+        "seed 0",
+    ):
+        assert words in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.needs_data("Set5")
+def test_metrics_on_set5(name: str) -> None:
+    """Oracle: the card, and the recorded measurement; both within what another processor may round differently."""
+    values = evaluating.measure(*_found(name))["3"]
+    card = checkpoints.card(name)["metrics"]["Set5"]
+    recorded = measurements.read(f"evaluate_sr_{name}_Set5")["values"]["3"]
+    for row in (card, recorded):
+        assert values["psnr"] == pytest.approx(row["psnr"], abs=0.003)
+        assert values["ssim"] == pytest.approx(row["ssim"], abs=1e-4)
+
+
+def _found(name: str) -> tuple[evaluating.Model, str, list[int]]:
+    model, scales = evaluating.find(name, None)
+    return model, "Set5", scales
+
+
+def test_save_and_read(tmp_path: Path) -> None:
+    """Oracle: the model that was saved: class, arguments, every bit of its weights; half precision changes nothing."""
+    torch.manual_seed(0)
+    model = ESPCN(2, channels=3, output="sigmoid").to(memory_format=torch.channels_last)
+    path = tmp_path / "model.safetensors"
+    checkpoints.save(path, model, {"note": "a test"})
+    again = checkpoints.read(path)
+    assert isinstance(again, ESPCN)
+    assert (again.scale, again.channels, again.output, again.added) == (2, 3, "sigmoid", False)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    assert not again.training
+    with safetensors.safe_open(path, "pt") as file:
+        assert file.metadata()["note"] == "a test"
+    with pytest.raises(ValueError, match="model must be one of ESPCN; got Linear"):
+        checkpoints.save(path, nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({}, "asks for the model None; this program makes ESPCN"),
+        ({"model": "os.system", "args": '{"command": "true"}'}, "asks for the model 'os.system'"),
+        ({"model": "ESPCN"}, "arguments that ESPCN does not take"),
+        ({"model": "ESPCN", "args": "{"}, "arguments that ESPCN does not take"),
+        ({"model": "ESPCN", "args": '{"scale": 2, "depth": 3}'}, "arguments that ESPCN does not take"),
+        ({"model": "ESPCN", "args": '{"scale": 0}'}, "scale must be a whole number"),
+        ({"model": "ESPCN", "args": '{"scale": 2}'}, "2 misshapen: conv3.weight is"),
+    ],
+)
+def test_other_files_are_refused(header: dict[str, str], words: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(ESPCN(3).state_dict(), path, metadata=header)
+    with pytest.raises(ValueError, match=words) as caught:
+        checkpoints.read(path)
+    assert str(path) in str(caught.value)
+
+
+def test_wrong_files_and_names(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        checkpoints.read(tmp_path / "x.safetensors")
+    with pytest.raises(FileNotFoundError):
+        checkpoints.read(tmp_path / "y.safetensors")
+    for ask in (checkpoints.load, checkpoints.card):
+        with pytest.raises(checkpoints.CheckpointMissing, match="the name 'espcn-x5'; there are: espcn-x3"):
+            ask("espcn-x5")
+        with pytest.raises(ValueError, match="name must be letters"):
+            ask("../espcn-x3")
+    done = course("card", "espcn-x5")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: no checkpoint has the name 'espcn-x5'")
+
+
+class Tiny(EspcnRecipe):
+    """Two steps on free photographs, nothing validated."""
+
+    def data(self) -> Data:
+        from course_lib.datasets.pairs import SRPairs
+
+        return SRPairs(3, 8, source="photographs")
+
+    def validate(self, model: ESPCN) -> dict[str, float]:
+        return {}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder of our own, two small pictures for every benchmark, and one small recipe."""
+    data = tmp_path / "data"
+    monkeypatch.setattr(measurements, "data_dir", lambda: data)
+    monkeypatch.setattr(checkpoints, "data_dir", lambda: data)
+    monkeypatch.setattr(files, "data_dir", lambda: data)
+    arrays = [datasets.to_uint8(datasets.photograph(name, (40, 50))) for name in ("chelsea", "camera")]
+    monkeypatch.setattr(evaluating.datasets, "pictures", lambda name: iter(zip(("a", "b"), arrays, strict=True)))
+    tiny = Tiny(name="tiny", added=True, steps=2, batch=2, about="a test", aim=99.0)
+    monkeypatch.setattr(recipes, "_all", lambda: {"tiny": tiny})
+    return tmp_path
+
+
+def trained(folder: Path) -> None:
+    result = train(recipes.get("tiny"), folder, device="cpu", progress=False)
+    values = {"curve": result.curve, "steps": result.steps, "seconds": 60.0, "cpu_seconds": 61.0}
+    measurements.write("train_tiny", values, command="course train tiny", protocol="p", data=result.data, seed=0)
+
+
+def test_ship_measures_and_writes(workshop: Path) -> None:
+    """Oracle: the network of the training itself, measured by `benchmark`'s own protocol."""
+    trained(workshop / "run")
+    done = course("ship", "tiny", "--from", workshop / "run")
+    assert done.exit_code == 0, done.output
+    card, model = checkpoints.card("tiny"), checkpoints.load("tiny")
+    state = torch.load(workshop / "run" / "checkpoint.pt", weights_only=True)["model"]
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
+    again = evaluating.measure(*_found("tiny"))["3"]
+    assert (card["metrics"]["Set5"]["psnr"], card["metrics"]["Set14"]["ssim"]) == (again["psnr"], again["ssim"])
+    bicubic = evaluating.measure(evaluating.method("bicubic"), "Set5", [3])["3"]
+    assert card["metrics"]["Set5"]["bicubic_psnr"] == bicubic["psnr"]
+    assert card["sha256"] == checkpoints.sha256(checkpoints.paths("tiny")[0])
+    assert card["aim"] == {"set": "Set5", "psnr": 99.0, "reached": False}
+    assert card["licence"].startswith("CC BY 4.0")
+    assert card["training"]["cpu_seconds"] == 61.0
+    assert "aim: 99.0 dB on Set5, not reached" in done.stdout
+    assert json.loads((workshop / "data" / "cards" / "tiny.json").read_text(encoding="utf-8")) == card
+
+
+def test_ship_refuses_what_is_not_the_finished_training(workshop: Path) -> None:
+    """Oracle: the exit code, the words, and that no file is there afterwards."""
+    folder = workshop / "run"
+    done = course("ship", "tiny", "--from", folder)
+    assert done.exit_code == 1
+    trained(folder)
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    for change, words in (
+        ({"step": 1}, "holds step 1 of 2 of tiny"),
+        ({"recipe": state["recipe"] | {"rate": 1.0}}, "another recipe"),
+        ({"rows": []}, "the recorded curve train_tiny is not that of"),
+    ):
+        torch.save(state | change, folder / "checkpoint.pt")
+        done = course("ship", "tiny", "--from", folder)
+        assert done.exit_code == 1
+        assert words in done.stderr
+    assert not (workshop / "data" / "checkpoints").exists()
+    assert course("ship", "nothing").exit_code == 1
+
+
+def test_evaluate_a_network(workshop: Path) -> None:
+    """Oracle: `measure` with the network; its one scale is taken by itself, another is refused before measuring."""
+    trained(workshop / "run")
+    course("ship", "tiny", "--from", workshop / "run")
+    done = course("evaluate", "sr", "--model", "tiny", "--data", "Set5", "--save")
+    assert done.exit_code == 0, done.output
+    record = measurements.read("evaluate_sr_tiny_Set5")
+    assert record["values"] == evaluating.measure(*_found("tiny"))
+    assert record["command"] == "course evaluate sr --model tiny --data Set5 --scale 3"
+    assert "published for bicubic" in done.stdout
+    assert f"x3      {record['values']['3']['psnr']:.2f}" in done.stdout
+    assert "30.39 / 0.8682" in done.stdout
+    for scales in (("--scale", 2), ("--scale", 3, "--scale", 4)):
+        wrong = course("evaluate", "sr", "--model", "tiny", *scales)
+        assert wrong.exit_code == 1
+        assert wrong.stdout == ""
+        assert wrong.stderr == f"error: tiny was trained for scale 3 and has no other; got {scales[-1]}\n"

@@ -207,11 +207,11 @@ def _paint(
         return
     texture = window(pictures, draw, height, width)
     gain = 0.3 + 0.7 * draw()
-    means = [plane.mean(dtype=np.float64).item() for plane in (*under, *texture)]
+    means = [(part.sum((1, 2), dtype=np.float64) / (height * width)).tolist() for part in (under, texture)]
     weights = [0.4 + 0.6 * draw() for _ in range(3)]
     unit = 255 * contrast / math.sqrt(sum(w * w for w in weights) / 3)
     signs = int(8 * draw())
-    for plane, mean, texture_mean, weight in zip(texture, means[:3], means[3:], weights, strict=True):
+    for plane, mean, texture_mean, weight in zip(texture, *means, weights, strict=True):
         step, signs = weight * unit * (1 if signs % 2 else -1), signs // 2
         target = mean + step if 0 <= mean + step <= 255 else mean - step
         plane *= gain
@@ -234,9 +234,7 @@ def _check_classes(classes: Any) -> None:
         raise TypeError(f"classes must be a tuple of names, at least one, got {classes!r}")
     unknown = [name for name in classes if name not in SHAPES]
     if unknown or len(set(classes)) < len(classes):
-        raise ValueError(
-            f"classes must be different names among {', '.join(SHAPES)}; got {', '.join(map(str, classes))}"
-        )
+        raise ValueError(f"classes must be different names among {', '.join(SHAPES)}; got {classes!r}")
 
 
 def _check_real(name: str, value: Any, least: float, most: float) -> None:

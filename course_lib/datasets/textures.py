@@ -20,7 +20,7 @@ TEXTURES = ("astronaut", "brick", "camera", "chelsea", "clock", "coffee", "grass
 
 _ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 _LEVELS = 3
-_NOISE_SIDE, _NOISES = 384, 8
+_NOISE_SIDE, _NOISES = 256, 8
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def _noise() -> list[npt.NDArray[np.uint8]]:
     for number in range(_NOISES):
         total = torch.zeros(3, _NOISE_SIDE, _NOISE_SIDE, dtype=torch.float64)
         for octave in range(5):
-            side = 6 * 2**octave
+            side = 4 * 2**octave
             bits = random_bits(0, number, 3 * side * side, stream=16 + octave)
             grid = torch.from_numpy((bits >> np.uint64(11)).astype(np.float64) * 2.0**-53 - 0.5)
             total += resize(grid.view(3, side, side), size=_NOISE_SIDE) / 2**octave

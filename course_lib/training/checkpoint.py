@@ -84,9 +84,9 @@ def alone(folder: Path) -> Iterator[None]:
 def read(folder: Path) -> dict[str, Any]:
     """Return the state that a folder's checkpoint holds, tensors on the CPU.
 
-    Beside what the loop keeps ("step", "rows", "seconds", "cpu_seconds", "model", "optimiser", ...) it has "recipe" (its
-    fields), "precision" and "versions". Raises FileNotFoundError, and NotResumable when the file is damaged or no
-    checkpoint.
+    Beside what the loop keeps ("step", "rows", "seconds", "cpu_seconds", "model", "optimiser", ...) it has "recipe"
+    (its fields), "data" (their description), "precision" and "versions". Raises FileNotFoundError, and NotResumable
+    when the file is damaged or no checkpoint.
     """
     path = folder / FILE
     try:
@@ -112,7 +112,12 @@ def load(folder: Path, recipe: Recipe, precision: str) -> dict[str, Any] | None:
     then = {**state["recipe"], "precision": state["precision"]}
     now = {**recipe.fields(), "precision": precision}
     for name in dict.fromkeys([*now, *then]):
-        if then.get(name) != now.get(name):
-            change = f"{name} was {then.get(name)!r} and is {now.get(name)!r} now"
-            raise NotResumable(f"{folder / FILE} belongs to another training: {change}; {_ADVICE}")
+        check_same(folder, name, then.get(name), now.get(name))
     return state
+
+
+def check_same(folder: Path, name: str, then: Any, now: Any) -> None:
+    """Raise NotResumable where `name` differs between the folder's checkpoint and the training that would go on."""
+    if then != now:
+        change = f"{name} was {then!r} and is {now!r} now"
+        raise NotResumable(f"{folder / FILE} belongs to another training: {change}; {_ADVICE}")

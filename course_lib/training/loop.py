@@ -68,8 +68,8 @@ def train(
             former = first_does(fabric, lambda: _open(place, recipe, precision, fresh, stack))
         stack.enter_context(torch.random.fork_rng(devices=gpus))
         training = _Training(fabric, recipe, place, precision, on_row)
-        if former is not None:
-            training.restore(former)
+        if place is not None and former is not None:
+            training.restore(place, former)
         return training.run(workers, progress and fabric.is_global_zero)
 
 
@@ -249,21 +249,24 @@ class _Training:
         seconds, cpu_seconds = self._clock()
         state = vars(self.progress) | {"seconds": seconds, "cpu_seconds": cpu_seconds, "precision": self.precision}
         state |= {
+            "data": self.data.description,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
         }
         return first_does(self.fabric, lambda: checkpoint.save(folder, state, self.recipe))
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Go back to where a checkpoint was written."""
+        # "where BSDS500 is at hand, it" is one recipe and two trainings
+        checkpoint.check_same(folder, "data", state.get("data", self.data.description), self.data.description)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:
             text = " ".join(str(error).split())
             raise checkpoint.NotResumable(
-                f"the checkpoint in {self.folder} does not fit the model that {self.recipe.name} makes now: {text}"
+                f"the checkpoint in {folder} does not fit the model that {self.recipe.name} makes now: {text}"
             ) from error
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         names = ("step", "rows", "sums", "summed", "seconds", "cpu_seconds")

@@ -1,6 +1,7 @@
 """Stopping, killing and going on. Oracle: the straight run, to the bit."""
 
 import io
+import multiprocessing
 import os
 import pickle
 import random
@@ -16,7 +17,7 @@ import torch
 from course_lib.training import FolderInUse, NotResumable, Stopped, train
 from course_lib.training.stop import StopRequest
 from tests.training.processes import pipe, read, same, start, without_times
-from tests.training.toy import Toy
+from tests.training.toy import Samples, Toy
 
 LONG = Toy(steps=40, validate_every=1, checkpoint_every=3)
 
@@ -29,6 +30,8 @@ def straight(recipe: Toy, folder: Path) -> dict[str, Any]:
 def run(recipe: Toy, folder: Path, steps: Connection, workers: int) -> None:
     """Train in a process of its own, telling the steps as they are done."""
     torch.set_num_threads(1)
+    # a forked worker sees that its training has gone; one that the server of these processes forks would not
+    multiprocessing.set_start_method("fork", force=True)
     train(
         recipe, folder, device="cpu", progress=False, workers=workers, on_row=lambda row: steps.send(int(row["step"]))
     )
@@ -109,7 +112,7 @@ def test_a_row_may_span_a_stop(tmp_path: Path) -> None:
     done = []
 
     class Data:
-        description = ""
+        description = Samples.description
 
         def sample(self, index: int) -> Any:
             if index == 6 * recipe.batch and not done:
@@ -194,6 +197,14 @@ def test_another_recipe_is_refused(tmp_path: Path, change: dict[str, Any], messa
     assert "--fresh" in str(caught.value)
     assert (tmp_path / "checkpoint.pt").read_bytes() == content
     train(Toy(about="other words", checkpoint_every=5), tmp_path, device="cpu", progress=False)
+
+
+def test_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the descriptions; a recipe that takes what the machine has may be the same and find other data."""
+    train(Toy(), tmp_path, device="cpu", progress=False)
+    monkeypatch.setattr(Samples, "description", "points of a circle")
+    with pytest.raises(NotResumable, match="data was 'points of a square' and is 'points of a circle' now"):
+        train(Toy(), tmp_path, device="cpu", progress=False)
 
 
 def cut(data: bytes) -> bytes:

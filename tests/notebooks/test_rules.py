@@ -42,6 +42,7 @@ def good():
         )
     cells += [
         _code("show.live(f)", "nbval-ignore-output"),
+        _code("training.train(recipe)", "nbval-ignore-output"),
         _code("show.frames(f)"),
         _code("show.pictures(p)", outputs=[picture]),
         _code('show.sampler_table("03")'),

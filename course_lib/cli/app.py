@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from course_lib import __version__
+from course_lib.cli import compare as comparing
 from course_lib.cli import train as training
 from course_lib.cli.errors import check_target, one_line_errors
 
@@ -37,6 +38,7 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.command("train")(training.train)
 app.command("recipes")(training.recipes)
+app.command("compare")(comparing.compare)
 
 SMALLEST_SCALE, LARGEST_SCALE = Fraction(1, 10**6), Fraction(10**9)
 
@@ -323,6 +325,34 @@ def bench_slider(
         command = f"course bench slider --moves {moves}" + (f" --threads {threads}" if threads else "")
         record = {"values": values, "command": command, "protocol": PROTOCOL, "data": "photograph astronaut, 512x512"}
         _deliver("bench_slider", record, save, out)
+
+
+@bench_app.command("scenes")
+def bench_scenes(
+    repeats: Annotated[int, typer.Option(help="Timed blocks of each case; the median counts.", min=1, max=1000)] = 9,
+    save: _Save = False,
+    out: _Out = None,
+    force: _Force = False,
+) -> None:
+    """Time what feeds a training: generated scenes, and pairs of patches for super-resolution, on one core.
+
+    \b
+      course bench scenes
+      course bench scenes --repeats 21 --save
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.bench.scenes import PROTOCOL, run, table
+        from course_lib.bench.timing import cpu_threads
+
+        with cpu_threads(1):
+            values = run(repeats, progress=True)
+        typer.echo(table(values))
+        command = f"course bench scenes --repeats {repeats}"
+        data = f"generated scenes; pairs of {values['pictures']} pictures of {values['source']}"
+        record = {"values": values, "command": command, "protocol": PROTOCOL, "data": data, "seed": 0}
+        _deliver("bench_scenes", record, save, out)
 
 
 @data_app.command("list")

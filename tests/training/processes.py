@@ -3,6 +3,7 @@ what tells two checkpoints apart.
 """
 
 import multiprocessing
+import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -48,3 +49,14 @@ def read(folder: Path) -> dict[str, Any]:
 
     state: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
     return without_times(state)
+
+
+class Interrupt:
+    """Sends a signal to this process when the row of a step is there."""
+
+    def __init__(self, step: int, number: int = signal.SIGINT) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self, row: dict[str, float]) -> None:
+        if row["step"] == self.step:
+            signal.raise_signal(self.number)

@@ -16,7 +16,7 @@ import torch
 
 from course_lib.training import FolderInUse, NotResumable, Stopped, train
 from course_lib.training.stop import StopRequest
-from tests.training.processes import pipe, read, same, start, without_times
+from tests.training.processes import Interrupt, pipe, read, same, start, without_times
 from tests.training.toy import Samples, Toy
 
 LONG = Toy(steps=40, validate_every=1, checkpoint_every=3)
@@ -78,17 +78,6 @@ def test_a_killed_training_with_workers_leaves_its_folder(tmp_path: Path) -> Non
     assert killed_at(7, tmp_path / "run", signal.SIGKILL, workers=1) == -signal.SIGKILL
     train(LONG, tmp_path / "run", device="cpu", progress=False)
     assert same(read(tmp_path / "run"), straight(LONG, tmp_path / "straight"))
-
-
-class Interrupt:
-    """Sends a signal to this process when a row is there, and notes whether it acted at once."""
-
-    def __init__(self, step: int, number: int) -> None:
-        self.step, self.number = step, number
-
-    def __call__(self, row: dict[str, float]) -> None:
-        if row["step"] == self.step:
-            signal.raise_signal(self.number)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,72 @@
+"""The recipes that are listed by name. Oracle: their own fields; the straight run of two steps."""
+
+from pathlib import Path
+
+import pytest
+
+from course_lib.training import Data, Recipe, Stopped, recipes, train
+from tests.training.processes import Interrupt, read, same
+from tests.training.toy import Toy
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"toy": Toy(), "toy-large": Toy(name="toy-large", batch=64)}
+    monkeypatch.setattr(recipes, "_all", lambda: known)
+
+
+@pytest.mark.usefixtures("toys")
+def test_found_by_name_and_changed() -> None:
+    """Oracle: the fields by hand; the listed recipe stays as it is."""
+    assert recipes.names() == ["toy", "toy-large"]
+    assert recipes.get("toy-large").batch == 64
+    changed = recipes.get("toy", seed=9, steps=2)
+    assert (changed.seed, changed.steps, changed.batch) == (9, 2, 4)
+    assert recipes.get("toy") == Toy()
+
+
+@pytest.mark.usefixtures("toys")
+def test_unknown_names_and_fields_are_refused() -> None:
+    """Oracle: the message shows what there is, similar names first."""
+    with pytest.raises(ValueError, match=r"no recipe has the name 'toy-larg'; there are: toy-large") as caught:
+        recipes.get("toy-larg")
+    assert "course recipes" in str(caught.value)
+    with pytest.raises(ValueError, match="there are: toy, toy-large"):
+        recipes.get("espresso")
+    with pytest.raises(ValueError, match="the recipe toy has no field 'epochs'; it has: name, steps"):
+        recipes.get("toy", epochs=3)
+    with pytest.raises(ValueError, match="steps of the recipe toy must be a whole number >= 1, got 0"):
+        recipes.get("toy", steps=0)
+
+
+def test_the_files_of_the_package_list_them() -> None:
+    """Oracle: the package's folder: every module beside __init__ has recipes, and each says what it is."""
+    modules = {path.stem for path in Path(recipes.__file__).parent.glob("*.py")} - {"__init__"}
+    listed = [recipes.get(name) for name in recipes.names()]
+    assert {type(recipe).__module__.rsplit(".", 1)[1] for recipe in listed} == modules
+    assert [recipe.name for recipe in listed] == recipes.names()
+    assert all(recipe.about and "\n" not in recipe.about for recipe in listed)
+    assert all(recipe.fields()["seed"] == recipe.seed for recipe in listed)
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_real_recipe_goes_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the straight run of two steps, to the bit, for one stopped after the first; its data are made once.
+
+    What it measures is not asked here: that takes longer than two steps.
+    """
+    recipe = recipes.get(name, steps=2, batch=2, validate_every=1)
+    kind, data = type(recipe), recipe.data()
+
+    def once(self: Recipe) -> Data:
+        return data
+
+    monkeypatch.setattr(kind, "data", once)
+    monkeypatch.setattr(kind, "validate", lambda self, model: {})
+    train(recipe, tmp_path / "straight", device="cpu", progress=False)
+    with pytest.raises(Stopped):
+        train(recipe, tmp_path / "run", device="cpu", progress=False, on_row=Interrupt(1))
+    train(recipe, tmp_path / "run", device="cpu", progress=False)
+    assert same(read(tmp_path / "run"), read(tmp_path / "straight"))
+    assert data.description
+    assert same(data.sample(5), data.sample(5))

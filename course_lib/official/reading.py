@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,18 +53,22 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def _read_torch(file: Path) -> Any:
     try:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip() is not None:  # torch.load compares no check sums
+                    raise zipfile.BadZipFile("a check sum is wrong")
         # an open file, because torch.load goes by the name of one that it opens itself
         with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as stream:
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked is None:
-            raise UnreadableCheckpoint(f"{file} is damaged or no checkpoint of torch.save; fetch it again") from error
+            raise UnreadableCheckpoint(f"{file} is damaged, or holds more than tensors; fetch it again") from error
         raise UnreadableCheckpoint(
             f"{file} is refused: besides tensors it wants to run or make {asked[1]}, which a file from elsewhere must "
             "not; ask for its weights as safetensors"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableCheckpoint(f"{file} is damaged or no checkpoint of torch.save ({reason})") from error
 

@@ -1,1 +1,1 @@
-"""Super-resolution: so far how its results are measured."""
+"""Super-resolution: the networks, and how their results are measured."""

@@ -169,6 +169,18 @@ def test_a_file_cut_short(kind: str, state: dict[str, torch.Tensor], tmp_path: P
             official.read(path)
 
 
+def test_a_flipped_bit(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """Oracle: the check sums that a file of torch.save holds, and torch.load does not compare."""
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    place = content.index(state["conv2.weight"].numpy().tobytes()) + 1001
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(official.UnreadableCheckpoint, match=r"damaged .*a check sum is wrong"):
+        official.read(path)
+
+
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=re.escape(f"there is no checkpoint {tmp_path / 'x.pth'}")):
         official.read(tmp_path / "x.pth")

@@ -4,8 +4,10 @@ import pickle
 import re
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import skimage.measure
 import torch
 
 from course_lib import datasets
+from course_lib.bench import scenes as bench
 from course_lib.datasets import SHAPES, Scenes, textures
 from course_lib.datasets.layout import Layout
 from course_lib.datasets.shapes import DISTRACTORS, Stamp, fitted, stamp
@@ -275,9 +278,14 @@ def test_sizes_classes_and_counts_are_spread_as_promised() -> None:
 
 
 def test_crowds_hold_what_they_should() -> None:
-    """Oracle: the knob: where there is room every object finds a place; where there is none, fewer are there."""
+    """Oracle: the knob: where there is room every object finds a place; where there is none, fewer are there; the large
+    ones come first."""
     crowd = Scenes(size=(64, 64), count=(12, 12), object_size=(4, 10), overlap=0)
-    assert [len(crowd[index].labels) for index in range(20)] == [12] * 20
+    for index in range(20):
+        boxes = crowd[index].boxes
+        assert len(boxes) == 12
+        short = (boxes[:, 2:] - boxes[:, :2]).min(1).values
+        assert torch.equal(short, short.sort(descending=True).values)
     packed = Scenes(size=(16, 16), count=(9, 9), object_size=(12, 16), overlap=0)
     assert {len(packed[index].labels) for index in range(10)} == {1}
     none = Scenes(count=(0, 0))[5]
@@ -399,3 +407,37 @@ def test_an_index_is_a_whole_number(index: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="index must be a whole number"):
         Scenes()[index]
     assert torch.equal(Scenes()[np.int64(2)].image, Scenes()[2].image)  # type: ignore[index]
+
+
+# --- bench ----------------------------------------------------------------------------------------------------------
+
+
+def test_bench_counts_examples_by_processor_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Oracle: a clock that only the samples move: 1, 2, 3, 4 seconds each; the first block is not counted."""
+    clock, calls = [0.0], []
+
+    def sample(index: int) -> None:
+        calls.append(index)
+        clock[0] += 1 + index // 50
+
+    monkeypatch.setattr(time, "process_time", lambda: clock[0])
+    assert bench._rate(sample, 3) == pytest.approx(1 / 3)
+    assert calls == list(range(200))
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        bench.run(0)
+
+
+def test_bench_tells_what_was_timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Oracle: the cases, and a table with a line for each."""
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    monkeypatch.setenv("COURSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(bench, "BLOCK", 2)
+    monkeypatch.setattr(bench, "SCENES", {"two": Scenes(count=(2, 2), textures=False)})
+    monkeypatch.setattr(bench, "_PAIRS", [(8, 4, "luminance")])
+    values = bench.run(1)
+    assert values["source"] == "photographs"
+    assert [row["setting"] for row in values["scenes"]] == ["two"]
+    assert values["scenes"][0]["objects"] == 2
+    assert values["scenes"][0]["per_second"] > 0
+    assert "4 x 4 -> 32 x 32, luminance" in bench.table(values)
+    assert bench.table(values).count("\n") == 4

@@ -32,6 +32,10 @@ def _command_for(name: str) -> str:
             return f"course evaluate sr --model {'_'.join(model)} --data {data} --save"
         case ["bench", what]:
             return f"course bench {what} --save"
+        case ["compare", family]:
+            return f"course compare {family} --save"
+        case ["evaluate", "labels"]:
+            return "course evaluate labels --save"
         case ["train", recipe]:
             return f"course train {recipe} --save"
         case _:

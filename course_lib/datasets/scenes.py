@@ -17,6 +17,8 @@ from course_lib.datasets.textures import Planes, Pyramid, bank, window
 
 SMALLEST = 4
 """The smallest side of an object's box, in pixels."""
+MOST_OBJECTS = 1000
+"""The most objects of a scene."""
 
 _STREAM = 2
 _PLACES = 48  # how many places are tried for an object
@@ -59,8 +61,8 @@ class Scenes:
     object_size: least and most pixels of the short side of a box, 4 or more and at most the picture's short side;
     each ratio as likely (log-uniform). Long sides are up to five times as long.
     overlap: the largest intersection over union of two boxes; 0 keeps boxes apart. hidden: the largest part of an
-    object that others may cover; what is in front is smaller. An object that finds no place in 48 tries is left out,
-    so that crowded pictures may hold fewer than `count` says.
+    object that others may cover; smaller objects are in front of larger ones. The picture's border cuts none. An object
+    that finds no place in 48 tries is left out, so that crowded pictures may hold fewer than `count` says.
     clutter: distractors for each object aimed at: bent lines, corners and blobs of the sizes, colours and textures of
     objects, behind them and without labels. contrast: how far the mean colour of an object lies from the mean of what
     its box covers, root mean square over the channels, in [0, 0.5].
@@ -87,8 +89,8 @@ class Scenes:
             check_whole("size", side, least=SMALLEST)
         _check_classes(self.classes)
         least, most = _pair("count", self.count, "(least, most)")
-        check_whole("count", least)
-        check_whole("count", most)
+        check_whole("count", least, most=MOST_OBJECTS)
+        check_whole("count", most, most=MOST_OBJECTS)
         if least > most:
             raise ValueError(f"count must be (least, most) with least <= most, got {self.count!r}")
         smallest, largest = _pair("object_size", self.object_size, "(least, most) pixels")

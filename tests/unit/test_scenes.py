@@ -379,6 +379,7 @@ def test_the_meaning_of_each_tensor_by_one_scene() -> None:
         ({"classes": ("disc", "disc")}, "got ('disc', 'disc')"),
         ({"count": (3, 2)}, "count must be (least, most) with least <= most, got (3, 2)"),
         ({"count": (-1, 2)}, "count must be a whole number of at least 0, got -1"),
+        ({"count": (1, 1001)}, "count must be a whole number of at least 0 and at most 1000, got 1001"),
         ({"count": 3}, "count must be (least, most), two numbers, got 3"),
         ({"object_size": (3, 20)}, "object_size must be from 4 to 64, got 3"),
         ({"object_size": (10, 65)}, "object_size must be from 4 to 64, got 65"),

@@ -6,19 +6,16 @@ Oracle: the checkpoint's bytes before, and the straight run after the cause is g
 import errno
 import math
 import os
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor
 
 from course_lib.files import CannotWrite
 from course_lib.training import Diverged, UnreadableData, train
 from tests.training.processes import pipe, read, same, start
-from tests.training.toy import Toy
+from tests.training.toy import Exploding, Toy
 
 
 def remember(folder: Path, into: dict[int, bytes]) -> Any:
@@ -114,32 +111,6 @@ def test_samples_that_fit_no_batch() -> None:
         train(Uneven(), device="cpu", progress=False)
     words = "toy, step 0: samples 0 to 3 cannot be put into one batch: RuntimeError: sizes 2 and 3 differ"
     assert str(caught.value) == words
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exploding(Toy):
-    """At step 7 the loss, or only its gradient, is not finite. value: of the loss; at: "loss" or "gradient"."""
-
-    value: float = math.inf
-    at: str = "loss"
-
-    def loss(self, model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, logs = super().loss(model, batch)
-        if batch["index"].min() == 7 * self.batch:
-            # sqrt has an infinite slope at zero: the classic finite loss with a gradient that is not
-            loss = loss * self.value if self.at == "loss" else loss + torch.sqrt(0 * loss)
-        return loss, logs
-
-    def data(self) -> Any:
-        inner = super().data()
-
-        class Indexed:
-            description = ""
-
-            def sample(self, index: int) -> Any:
-                return inner.sample(index) | {"index": torch.tensor(index)}
-
-        return Indexed()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The small recipe that the tests train: two layers, dropout, Adam, a schedule, a log and a validation."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,3 +70,29 @@ class Toy(Recipe):
     def validate(self, model: Any) -> dict[str, float]:
         x = POINTS.to(next(model.parameters()).device)
         return {"error": (model(x) - target(x)).abs().mean().item()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exploding(Toy):
+    """At step 7 the loss, or only its gradient, is not finite. value: of the loss; at: "loss" or "gradient"."""
+
+    value: float = math.inf
+    at: str = "loss"
+
+    def loss(self, model: Any, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, logs = super().loss(model, batch)
+        if batch["index"].min() == 7 * self.batch:
+            # sqrt has an infinite slope at zero: the classic finite loss with a gradient that is not
+            loss = loss * self.value if self.at == "loss" else loss + torch.sqrt(0 * loss)
+        return loss, logs
+
+    def data(self) -> Any:
+        inner = super().data()
+
+        class Indexed:
+            description = ""
+
+            def sample(self, index: int) -> Any:
+                return inner.sample(index) | {"index": torch.tensor(index)}
+
+        return Indexed()

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_ANY = 2**63 - 1
+
 
 def random_bits(seed: int, index: int, count: int, stream: int = 0) -> npt.NDArray[np.uint64]:
     """Return `count` random uint64: the same for the same (seed, index, stream) in every process, order and version.
@@ -21,10 +23,10 @@ def random_bits(seed: int, index: int, count: int, stream: int = 0) -> npt.NDArr
     return bits
 
 
-def check_whole(name: str, value: Any, least: int = 0, most: int = 2**63 - 1) -> None:
+def check_whole(name: str, value: Any, least: int = 0, most: int = _ANY) -> None:
     """Raise TypeError or ValueError, which call the argument `name`, unless it is a whole number in [least, most]."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}")
     if not least <= int(value) <= most:
-        upper = "" if most == 2**63 - 1 else f" and at most {most}"
-        raise ValueError(f"{name} must be a whole number of at least {least}{upper}, got {value}")
+        expected = f"of at least {least}" if most == _ANY else f"from {least} to {most}"
+        raise ValueError(f"{name} must be a whole number {expected}, got {value}")

@@ -56,7 +56,7 @@ class Scene:
 class Scenes:
     """Endless scenes of shapes on textured ground; `scenes[index]` is a pure function of the knobs and the index.
 
-    seed: whole number >= 0. size: (height, width) of the pictures.
+    seed: whole number >= 0; scenes for testing take another one than those for training. size: (height, width).
     classes: names among SHAPES, each as likely. count: least and most objects aimed at, each number as likely.
     object_size: least and most pixels of the short side of a box, 4 or more and at most the picture's short side;
     each ratio as likely (log-uniform). Long sides are up to five times as long.

@@ -69,8 +69,8 @@ def window(pictures: tuple[Pyramid, ...], draw: Callable[[], float], height: int
     """
     pyramid = pictures[int(draw() * len(pictures))]
     large = [level for level in pyramid if level.shape[1] >= height and level.shape[2] >= width]
-    picture = large[int(draw() * len(large))] if large else (draw(), pyramid[0])[1]
-    order, down, right = _ORDERS[int(draw() * 6)], draw(), draw()
+    coarseness, order, down, right = draw(), _ORDERS[int(draw() * 6)], draw(), draw()
+    picture = large[int(coarseness * len(large))] if large else pyramid[0]
     top = int(down * max(1, picture.shape[1] - height + 1))
     left = int(right * max(1, picture.shape[2] - width + 1))
     if large:
@@ -78,7 +78,7 @@ def window(pictures: tuple[Pyramid, ...], draw: Callable[[], float], height: int
     else:
         rows, columns = _mirrored(top, height, picture.shape[1]), _mirrored(left, width, picture.shape[2])
         part = picture[:, rows[:, None], columns]
-    # taking one plane after the other is faster than an index array on short rows
+    # plane by plane is faster than an index array
     out = np.empty((3, height, width), dtype=np.float32)
     for plane, source in enumerate(order):
         out[plane] = part[source]

@@ -226,6 +226,26 @@ def evaluate_sr(
         _deliver(f"evaluate_sr_{model}_{data.value}", record, save, out)
 
 
+@evaluate_app.command("labels")
+def evaluate_labels(save: _Save = False, out: _Out = None, force: _Force = False) -> None:
+    """Print how well label maps survive a grid 16 and 32 times coarser: bilinear against windows of W.
+
+    \b
+      course evaluate labels --save
+
+    Takes a few minutes.
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.cli.labels import PROTOCOL, measure, table
+
+        values = measure()
+        typer.echo(table(values))
+        record = {"values": values, "command": "course evaluate labels", "protocol": PROTOCOL, "data": "generated"}
+        _deliver("evaluate_labels", record, save, out)
+
+
 @app.command()
 def ship(
     name: Annotated[str, typer.Argument(help="Recipe of a finished training.", metavar="NAME")],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    family: Annotated[str, typer.Argument(help="Recipes called FAMILY-something; see course recipes.", metavar="FAMILY")],
+    family: Annotated[str, typer.Argument(help="All recipes called FAMILY-something.", metavar="FAMILY")],
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, 2 and so on.", min=1)] = 3,
     folder: Annotated[Path | None, typer.Option(help="For all trainings; default runs/compare-FAMILY.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipes' own number.", min=1)] = None,

@@ -47,7 +47,7 @@ class SegmentationRecipe(Recipe):
     side: int = 96
     object_size: tuple[int, int] = (16, 48)
     rank: int = 32
-    fitted: int = 500
+    fitted: int = 250
     held_out: int = 300
     rate: float = 2e-3
     warm_up: int = 100
@@ -70,9 +70,7 @@ class SegmentationRecipe(Recipe):
 
     def projection(self) -> Projection:
         """Return the closed form for the labels of the first `fitted` training scenes."""
-        data = self.data()
-        labels = torch.stack([data.sample(index)[1] for index in range(self.fitted)])
-        return fit_projection(label_windows(labels, STRIDE, self.classes), self.rank)
+        return _projection(self.data(), self.fitted, self.classes, self.rank)
 
     def data(self) -> LabelledScenes:
         """Return endless scenes of this recipe's seed."""
@@ -108,6 +106,12 @@ def held_out(count: int, side: int, object_size: tuple[int, int]) -> tuple[Tenso
     scenes = LabelledScenes(_scenes(HELD_OUT_SEED, side, object_size))
     images, labels = zip(*(scenes.sample(index) for index in range(count)), strict=True)
     return torch.stack(images), torch.stack(labels)
+
+
+@functools.lru_cache(maxsize=4)
+def _projection(data: LabelledScenes, fitted: int, classes: int, rank: int) -> Projection:
+    labels = torch.stack([data.sample(index)[1] for index in range(fitted)])
+    return fit_projection(label_windows(labels, STRIDE, classes), rank)
 
 
 def _scenes(seed: int, side: int, object_size: tuple[int, int]) -> Scenes:

@@ -70,62 +70,6 @@ def check_05_1(answer: Any) -> None:
     same_call(answer, (0.0, 1.0, -1.0, 0.5), small_matrix(0.0, 1.0, -1.0, 0.5))
 
 
-def way_home(n: int, k: int, s: int, p: int) -> int:
-    """What the floor in the size formula throws away is what output_padding gives back."""
-    return (n + 2 * p - k) % s
-
-
-def _odd_or_even(n: int, k: int, s: int, p: int) -> int:
-    return (n + 1) % 2
-
-
-def _without_padding(n: int, k: int, s: int, p: int) -> int:
-    return (n - k) % s
-
-
-def _always_most(n: int, k: int, s: int, p: int) -> int:
-    return s - 1
-
-
-def _divided(n: int, k: int, s: int, p: int) -> int:
-    return (n + 2 * p - k) // s
-
-
-@exercise(
-    "05.2",
-    title="the output_padding that leads home",
-    hints=(
-        "Put m = floor((n + 2p - k) / s) + 1 into (m - 1) s - 2p + k + o and ask for n.",
-        "(m - 1) s is n + 2p - k without what the floor threw away.",
-        "What the floor throws away is a remainder: Python writes it with %.",
-    ),
-    solution=way_home,
-    wrong=[
-        (_odd_or_even, "an odd or an even n"),
-        (_without_padding, "padding"),
-        (_always_most, "whatever n is"),
-        (_divided, "remainder"),
-        (1, "expected a function"),
-    ],
-)
-def check_05_2(answer: Any) -> None:
-    """Oracle: the size formulas, there and back."""
-    if not callable(answer):
-        raise Wrong(f"the answer came as {kind(answer)}, expected a function")
-    cases = [(9, 3, 2, 1), (10, 3, 2, 1), (7, 4, 2, 1), (11, 3, 3, 1), (12, 5, 3, 2), (13, 5, 4, 1), (20, 3, 1, 1)]
-    came = [answer(*case) for case in cases]
-    for about, other in (
-        ("that asks only for an odd or an even n; kernel and padding have a say too", _odd_or_even),
-        ("the padding adds 2p pixels before anything is divided", _without_padding),
-        ("that gives s - 1 whatever n is", _always_most),
-        ("that is the whole part of the division; the remainder is what got lost", _divided),
-    ):
-        if came == [other(*case) for case in cases]:
-            raise Wrong(about)
-    for case in cases:
-        same_call(answer, case, way_home(*case))
-
-
 def cover(k: int, s: int) -> list[int]:
     """Output q of a period is covered by the stamps that start at q, q - s, q - 2s, ... down to q - k + 1."""
     return [len(range(q, k, s)) for q in range(s)]
@@ -144,7 +88,7 @@ def _rounded_up(k: int, s: int) -> list[int]:
 
 
 @exercise(
-    "05.3",
+    "05.2",
     title="stamps over one period",
     hints=(
         "Far from the border every multiple of s is the start of a stamp. Output q sees weight q of one stamp, "
@@ -160,7 +104,7 @@ def _rounded_up(k: int, s: int) -> list[int]:
         ([2, 1], "expected a function"),
     ],
 )
-def check_05_3(answer: Any) -> str:
+def check_05_2(answer: Any) -> str:
     """Oracle: the weights of each phase, counted; all of them together are the k weights of one stamp."""
     if not callable(answer):
         raise Wrong(f"the answer came as {kind(answer)}, expected a function")
@@ -204,7 +148,7 @@ def _too_short(g: Sequence[Any], w: Sequence[Any], n: int, s: int) -> list[Any]:
 
 
 @exercise(
-    "05.4",
+    "05.3",
     title="the gradient of a strided row",
     hints=(
         "Walk over the outputs, not over the pixels: which pixels did output m read, and with which weights?",
@@ -220,7 +164,7 @@ def _too_short(g: Sequence[Any], w: Sequence[Any], n: int, s: int) -> list[Any]:
         ([1, 2, 3], "expected a function"),
     ],
 )
-def check_05_4(answer: Any) -> str:
+def check_05_3(answer: Any) -> str:
     """Oracle: the definition, output by output."""
     if not callable(answer):
         raise Wrong(f"the answer came as {kind(answer)}, expected a function")
@@ -239,7 +183,7 @@ def check_05_4(answer: Any) -> str:
 
 
 @exercise(
-    "05.5",
+    "05.4",
     title="five weights at stride 2 without a net",
     hints=(
         "An even output is reached by weights 0, 2 and 4, an odd one by weights 1 and 3.",
@@ -255,7 +199,7 @@ def check_05_4(answer: Any) -> str:
         ([1, 1, 1, 1, 1], "3 and 2"),
     ],
 )
-def check_05_5(answer: Any) -> str:
+def check_05_4(answer: Any) -> str:
     """Oracle: the two sums, and the sign."""
     if isinstance(answer, (list, tuple)) and len(answer) != 5:
         raise Wrong(f"the answer came with {len(answer)} weights, expected five weights")

@@ -120,7 +120,7 @@ def _scenes(seed: int, side: int, object_size: tuple[int, int]) -> Scenes:
 
 def _recipe(decoder: Decoder, about: str) -> SegmentationRecipe:
     return SegmentationRecipe(
-        name=f"segment-{decoder}", about=about, decoder=decoder, steps=2500, batch=16, validate_every=250
+        name=f"segment-{decoder}", about=about, decoder=decoder, steps=1500, batch=16, validate_every=250
     )
 
 

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import signal
+import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,13 +14,17 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
-from course_lib.training import FolderInUse, NotResumable, Stopped, train
+from course_lib.training import FolderInUse, NotResumable, Stopped, loop, processes, train
 from course_lib.training.stop import StopRequest
 from tests.training.processes import Interrupt, pipe, read, same, start, without_times
 from tests.training.toy import Samples, Toy
 
 LONG = Toy(steps=40, validate_every=1, checkpoint_every=3)
+STOPPED = 7
 
 
 def straight(recipe: Toy, folder: Path) -> dict[str, Any]:
@@ -32,13 +37,16 @@ def run(recipe: Toy, folder: Path, steps: Connection, workers: int) -> None:
     torch.set_num_threads(1)
     # a forked worker sees that its training has gone; one that the server of these processes forks would not
     multiprocessing.set_start_method("fork", force=True)
-    train(
-        recipe, folder, device="cpu", progress=False, workers=workers, on_row=lambda row: steps.send(int(row["step"]))
-    )
+    os.setsid()  # a group of its own, which can be signalled as a whole
+    options: dict[str, Any] = {"device": "cpu", "progress": False, "workers": workers}
+    try:
+        train(recipe, folder, **options, on_row=lambda row: steps.send(int(row["step"])))
+    except Stopped:
+        sys.exit(STOPPED)
 
 
 def killed_at(step: int, folder: Path, number: int, pause: float = 0.0, workers: int = 0) -> int | None:
-    """Start or go on, send the signal when `step` has been told, and return the exit code."""
+    """Start or go on, send the signal to the whole group when `step` has been told, and return the exit code."""
     listener, teller = pipe()
     process = start(run, LONG, folder, teller, workers)
     teller.close()
@@ -47,12 +55,12 @@ def killed_at(step: int, folder: Path, number: int, pause: float = 0.0, workers:
     if pause:
         process.join(pause)
     assert process.pid is not None
-    os.kill(process.pid, number)
+    os.killpg(process.pid, number)
     process.join()
     return process.exitcode
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_killed_anywhere_and_gone_on_with(tmp_path: Path, seed: int) -> None:
     """Oracle: the straight run. Several kills in one training, at random steps and moments within them."""
@@ -72,12 +80,27 @@ def test_killed_anywhere_and_gone_on_with(tmp_path: Path, seed: int) -> None:
     assert len(curves[0]) == 1 + 41
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_training_with_workers_leaves_its_folder(tmp_path: Path) -> None:
-    """Oracle: the straight run without workers; worker processes may live on for some seconds and hold nothing."""
-    assert killed_at(7, tmp_path / "run", signal.SIGKILL, workers=1) == -signal.SIGKILL
+@pytest.mark.skipif(os.name != "posix", reason="needs groups of processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_lets_the_step_end(tmp_path: Path, number: int) -> None:
+    """Oracle: the straight run without workers. A terminal and a cluster signal the worker processes as well."""
+    assert killed_at(7, tmp_path / "run", number, workers=1) == STOPPED
+    assert read(tmp_path / "run")["step"] >= 7
     train(LONG, tmp_path / "run", device="cpu", progress=False)
     assert same(read(tmp_path / "run"), straight(LONG, tmp_path / "straight"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_worker_that_outlives_its_training_does_not_hold_the_folder(tmp_path: Path) -> None:
+    """Oracle: a second training right after the first was killed alone; its worker notices within seconds."""
+    listener, teller = pipe()
+    process = start(run, LONG, tmp_path, teller, 1)
+    teller.close()
+    while listener.recv() < 4:
+        pass
+    process.kill()
+    process.join()
+    assert train(LONG, tmp_path, device="cpu", progress=False).steps == 40
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -93,6 +116,36 @@ def test_asked_to_stop(tmp_path: Path, number: int) -> None:
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     train(LONG, tmp_path / "run", device="cpu", progress=False)
     assert same(read(tmp_path / "run"), straight(LONG, tmp_path / "straight"))
+
+
+class Loud(Toy):
+    """A loss whose gradients are large."""
+
+    def loss(self, model: Any, batch: Any) -> Any:
+        loss, logs = super().loss(model, batch)
+        return 100 * loss, logs
+
+
+def test_half_precision_keeps_its_scaler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the straight run. Half precision is for GPUs; here torch's own emulation on the CPU takes their place.
+
+    The first gradients, scaled by 2^16, overflow: the scaler skips that step and halves the scale, which is no error.
+    """
+
+    def launch(device: str, precision: Any) -> Fabric:
+        plugins: Any = [processes._Mixed(precision, "cpu"), LightningEnvironment()]
+        return Fabric(accelerator="cpu", devices=1, strategy=SingleDeviceStrategy(torch.device("cpu")), plugins=plugins)
+
+    monkeypatch.setattr(loop, "launch", launch)
+    options: dict[str, Any] = {"precision": "16-mixed", "progress": False}
+    train(Loud(steps=24), tmp_path / "straight", **options)
+    with pytest.raises(Stopped):
+        train(Loud(steps=24), tmp_path / "run", **options, on_row=Interrupt(16))
+    stopped = read(tmp_path / "run")["scaler"]
+    assert stopped["scale"] < 2.0**16
+    train(Loud(steps=24), tmp_path / "run", **options)
+    assert same(read(tmp_path / "run"), read(tmp_path / "straight"))
+    assert read(tmp_path / "run")["scaler"]["_growth_tracker"] > stopped["_growth_tracker"] > 0
 
 
 def test_a_row_may_span_a_stop(tmp_path: Path) -> None:

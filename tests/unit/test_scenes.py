@@ -148,8 +148,11 @@ def test_boxes_shrink_to_what_shows() -> None:
         assert layout.offer(block(6, 6), 7, 0) == fits
         assert layout.boxes == ([(2, 1, 7, 5), (7, 0, 13, 6)] if fits else [(2, 1, 10, 5)])
         assert (layout.owner == 1).sum() == (20 if fits else 32)
-    # what was covered before counts too: 12 + 8 of 32 pixels
-    assert not layout.offer(block(4, 2), 2, 1)
+    # half of it is not more than half; and what was covered before counts too: 16 + 4 of 32 pixels
+    layout = Layout((10, 20), 1, 0.5, least=1)
+    assert layout.offer(block(4, 8), 2, 1)
+    assert layout.offer(block(6, 4), 6, 0)
+    assert not layout.offer(block(4, 1), 2, 1)
     # a corner that is covered leaves the box as it is
     layout = Layout((10, 20), 1, 0.5, least=4)
     assert layout.offer(block(5, 5), 0, 0)
@@ -255,19 +258,24 @@ def test_workers_and_threads_get_the_same() -> None:
 
 
 def test_sizes_classes_and_counts_are_spread_as_promised() -> None:
-    """Oracle: log-uniform sizes, p(k) = log((k + 1) / k) / log(17 / 5); equal shares; 5 standard deviations."""
+    """Oracle: log-uniform sizes, p(k) = log((k + 1) / k) / log(17 / 5); equal shares; 5 standard deviations; objects
+    reach every border.
+    """
     scenes = Scenes(size=(20, 24), classes=ALL, count=(1, 2), object_size=(5, 16), overlap=1, textures=False)
     sides: Counter[int] = Counter()
     classes: Counter[int] = Counter()
     counts: Counter[int] = Counter()
+    edges = set()
     for index in range(1000):
         scene = scenes[index]
+        edges |= {(corner, value) for box in scene.boxes.tolist() for corner, value in enumerate(box)}
         counts[len(scene.labels)] += 1
         if len(scene.labels) == 1:  # a second object may find no place, but large and small alike are drawn
             x0, y0, x1, y1 = scene.boxes[0].tolist()
             sides[int(min(x1 - x0, y1 - y0))] += 1
             classes[int(scene.labels[0])] += 1
     n = sum(sides.values())
+    assert {(0, 0), (1, 0), (2, 24), (3, 20)} <= edges
     assert set(counts) == {1, 2}
     assert counts[2] > 400
     expected = {k: math.log((k + 1) / k) / math.log(17 / 5) for k in range(5, 17)}

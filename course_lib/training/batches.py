@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from course_lib.training.recipe import Data, Recipe
+from course_lib.training.stop import SIGNALS
 
 
 class UnreadableData(ValueError):
@@ -62,8 +63,8 @@ class _Batches(Dataset[tuple[Any, str]]):
 
 def _obey_the_parent_only(worker: int) -> None:
     # Ctrl-C and a cluster's SIGTERM reach the whole group; the training still needs the step it is in
-    for name in ("SIGINT", "SIGTERM"):
-        signal.signal(signal.Signals[name], signal.SIG_IGN)
+    for number in (signal.Signals[name] for name in SIGNALS if hasattr(signal, name)):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def loader(recipe: Recipe, data: Data, steps: Steps, workers: int, pin: bool) -> DataLoader[tuple[Any, str]]:

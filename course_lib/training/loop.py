@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,8 +50,8 @@ def train(
     of one process, to rounding. On a CPU a resumed run gives the bits of a straight one.
 
     Raises Stopped (a KeyboardInterrupt) after Ctrl-C or SIGTERM, when the step is done and the checkpoint is written;
-    UnreadableData; Diverged; NotResumable; CannotWrite; ValueError for arguments. The last checkpoint is whole in each
-    case.
+    UnreadableData; Diverged; NotResumable; FolderInUse; CannotWrite; OtherProcessFailed; ValueError for arguments. The
+    last checkpoint is whole in each case.
     """
     fabric = launch(device, precision)
     if recipe.batch % fabric.world_size:
@@ -103,7 +103,15 @@ class _Loss(nn.Module):
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         result = self.recipe.loss(self.model, batch)
         loss, logs = result if isinstance(result, tuple) else (result, {})
+        _check_new(self.recipe, "loss", logs)
         return loss, {name: value.detach() for name, value in logs.items()}
+
+
+def _check_new(recipe: Recipe, method: str, names: Iterable[str]) -> None:
+    """Raise ValueError where a recipe's method names a number as the curve's own columns are named."""
+    for name in names:
+        if name in checkpoint.FIRST_COLUMNS:
+            raise ValueError(f"{method} of the recipe {recipe.name} returns {name!r}, which the curve has already")
 
 
 class _Training:
@@ -231,6 +239,7 @@ class _Training:
         with torch.no_grad():
             values: Mapping[str, float] = self.recipe.validate(self.model)
         self.model.train()
+        _check_new(self.recipe, "validate", values)
         return {name: float(value) for name, value in values.items()}
 
     def _clock(self) -> tuple[float, float]:

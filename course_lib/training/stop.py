@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training between two steps."""
+"""Ctrl-C, SIGTERM and a closed terminal end a training between two steps."""
 
 import signal
 import threading
@@ -6,11 +6,13 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
 
 class Stopped(KeyboardInterrupt):
     """A training was asked to stop and did, after `step` of `steps`; `path` is the checkpoint to go on from, if any.
 
-    number: the signal (2 for Ctrl-C, 15 for SIGTERM; 0 when another process got it).
+    number: the signal (2 for Ctrl-C, 15 for SIGTERM, 1 for a closed terminal; 0 when another process got it).
     """
 
     def __init__(self, number: int, step: int, steps: int, path: Path | None) -> None:
@@ -21,7 +23,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopRequest:
-    """While the block runs, the first SIGINT or SIGTERM only sets `number`; the second one acts as it did before.
+    """While the block runs, the first SIGINT, SIGTERM or SIGHUP only sets `number`; the next acts as it did before.
 
     Outside the main thread, and for signals that are ignored (nohup), nothing changes.
     """
@@ -34,7 +36,7 @@ class StopRequest:
     def __enter__(self) -> Self:
         """Set the handlers."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.Signals[name] for name in SIGNALS if hasattr(signal, name)):
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._before[number] = signal.signal(number, self._asked)
         return self

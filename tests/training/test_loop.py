@@ -226,6 +226,24 @@ def test_train_refuses_options(tmp_path: Path, options: dict[str, Any], message:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["loss", "step", "learning_rate"])
+def test_columns_of_the_curve_are_not_taken(name: str) -> None:
+    """Oracle: the method and the name; a second "loss" would be added to the first without a word."""
+
+    class Logs(Toy):
+        def loss(self, model: Any, batch: Any) -> Any:
+            loss, _ = super().loss(model, batch)
+            return loss, {name: loss}
+
+    class Measures(Toy):
+        def validate(self, model: Any) -> dict[str, float]:
+            return {name: 1.0}
+
+    for recipe, method in ((Logs(), "loss"), (Measures(), "validate")):
+        with pytest.raises(ValueError, match=f"^{method} of the recipe toy returns '{name}', which the curve has"):
+            train(recipe, device="cpu", progress=False)
+
+
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: where the weights are; the message."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

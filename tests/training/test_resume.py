@@ -103,17 +103,18 @@ def test_a_worker_that_outlives_its_training_does_not_hold_the_folder(tmp_path: 
     assert train(LONG, tmp_path, device="cpu", progress=False).steps == 40
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_asked_to_stop(tmp_path: Path, name: str) -> None:
     """Oracle: the checkpoint has the step at which the signal came; gone on with, it is the straight run."""
-    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    number = signal.Signals[name]
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, number)]
     with pytest.raises(Stopped) as caught:
         train(LONG, tmp_path / "run", device="cpu", progress=False, on_row=Interrupt(5, number))
     assert (caught.value.number, caught.value.step, caught.value.steps) == (number, 5, 40)
     assert caught.value.path == tmp_path / "run" / "checkpoint.pt"
     assert read(tmp_path / "run")["step"] == 5
     assert str(caught.value) == f"stopped after step 5 of 40; {tmp_path / 'run' / 'checkpoint.pt'} is complete"
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, number)] == handlers
     train(LONG, tmp_path / "run", device="cpu", progress=False)
     assert same(read(tmp_path / "run"), straight(LONG, tmp_path / "straight"))
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from course_lib import __version__
+from course_lib.cli import cards
 from course_lib.cli import compare as comparing
 from course_lib.cli import train as training
 from course_lib.cli.errors import check_target, one_line_errors
@@ -38,6 +39,8 @@ app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.command("train")(training.train)
 app.command("recipes")(training.recipes)
+app.command("ship")(cards.ship)
+app.command("card")(cards.card)
 app.command("compare")(comparing.compare)
 
 SMALLEST_SCALE, LARGEST_SCALE = Fraction(1, 10**6), Fraction(10**9)
@@ -244,41 +247,6 @@ def evaluate_labels(save: _Save = False, out: _Out = None, force: _Force = False
         typer.echo(table(values))
         record = {"values": values, "command": "course evaluate labels", "protocol": PROTOCOL, "data": "generated"}
         _deliver("evaluate_labels", record, save, out)
-
-
-@app.command()
-def ship(
-    name: Annotated[str, typer.Argument(help="Recipe of a finished training.", metavar="NAME")],
-    folder: Annotated[Path | None, typer.Option("--from", help="Where it was trained; default runs/NAME.")] = None,
-) -> None:
-    """Measure a finished training and put its weights and its card among those that come with the book.
-
-    \b
-      course ship espcn-x3 --from runs/espcn-x3
-
-    Writes data/checkpoints/NAME.safetensors and data/cards/NAME.json. Needs Set5, Set14 and the record that `course
-    train NAME --save` made.
-    """
-    with one_line_errors():
-        from course_lib.cli import ship as shipping
-
-        typer.echo(shipping.text(shipping.ship(name, folder or Path("runs") / name)))
-
-
-@app.command()
-def card(
-    name: Annotated[str, typer.Argument(help="A network that comes with the book.", metavar="NAME")],
-) -> None:
-    """Print the card of a trained network: what it was trained on, how well it does, what it may be used for.
-
-    \b
-      course card espcn-x3-added
-    """
-    with one_line_errors():
-        from course_lib import checkpoints
-        from course_lib.cli.ship import text
-
-        typer.echo(text(checkpoints.card(name)))
 
 
 @bench_app.command("resize")

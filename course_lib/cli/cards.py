@@ -1,0 +1,41 @@
+"""`course ship` and `course card`. Heavy imports wait inside, so that --help answers at once."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from course_lib.cli.errors import one_line_errors
+
+
+def ship(
+    name: Annotated[str, typer.Argument(help="Recipe of a finished training.", metavar="NAME")],
+    folder: Annotated[Path | None, typer.Option("--from", help="Where it was trained; default runs/NAME.")] = None,
+) -> None:
+    """Measure a finished training and put its weights and its card among those that come with the book.
+
+    \b
+      course ship espcn-x3 --from runs/espcn-x3
+
+    Writes data/checkpoints/NAME.safetensors and data/cards/NAME.json. Needs Set5, Set14 and the record that `course
+    train NAME --save` made.
+    """
+    with one_line_errors():
+        from course_lib.cli import ship as shipping
+
+        typer.echo(shipping.text(shipping.ship(name, folder or Path("runs") / name)))
+
+
+def card(
+    name: Annotated[str, typer.Argument(help="A network that comes with the book.", metavar="NAME")],
+) -> None:
+    """Print the card of a trained network: what it was trained on, how well it does, what it may be used for.
+
+    \b
+      course card espcn-x3-added
+    """
+    with one_line_errors():
+        from course_lib import checkpoints
+        from course_lib.cli.ship import text
+
+        typer.echo(text(checkpoints.card(name)))

@@ -68,45 +68,6 @@ def check_06_1(answer: Any) -> None:
         same_call(answer, args, lands(*args))
 
 
-_THIRDS = [[1 / 3, 2 / 3, 0.0], [0.0, 1.0, 0.0], [0.0, 2 / 3, 1 / 3]]
-_QUARTERS = [[0.25, 0.75, 0.0], [0.0, 1.0, 0.0], [0.0, 0.75, 0.25]]
-_FAR = [[2 / 3, 1 / 3, 0.0], [0.0, 1.0, 0.0], [0.0, 1 / 3, 2 / 3]]
-
-
-@exercise(
-    "06.2",
-    title="bilinear x3 as three filters",
-    hints=(
-        "The tent gives a pixel at distance d the weight 1 - d. The first of the three looks at -1/3: a third of a "
-        "pixel before the pixel itself.",
-        "The pixel itself is 1/3 away and weighs 2/3; the pixel before is 2/3 away. The pixel after is too far.",
-        "In the middle the output stands on a pixel: [0, 1, 0]. The third filter is the first one, mirrored.",
-    ),
-    solution=_THIRDS,
-    wrong=[
-        (_QUARTERS, "a quarter"),
-        (_THIRDS[::-1], "other way round"),
-        (_FAR, "nearer pixel"),
-        ([[1, 2, 0], [0, 3, 0], [0, 2, 1]], "sum to 1"),
-        ([1 / 3, 2 / 3, 0], "shape"),
-    ],
-)
-def check_06_2(answer: Any) -> str:
-    """Oracle: the tent at distances 1/3 and 2/3."""
-    came = _tensor(answer, (3, 3))
-    if (came.sum(1) - 1).abs().max() > 1e-6:
-        raise Wrong(f"the weights of the three filters sum to {came.sum(1).tolist()}, and each must sum to 1")
-    for wrong, why in (
-        (_QUARTERS, "those look a quarter of a pixel aside; at x3 it is a third"),
-        (_THIRDS[::-1], "the right filters, the other way round: the first output of a block looks to the left"),
-        (_FAR, "the nearer pixel must have the larger weight"),
-    ):
-        if torch.allclose(came, torch.tensor(wrong, dtype=torch.float64), atol=1e-5):
-            raise Wrong(why)
-    same_numbers(came, _THIRDS, "the three filters")
-    return "Their nine products, a convolution from 1 to 9 channels, and a shuffle are bilinear x3."
-
-
 def phases(t: Any) -> Tensor:
     """Tap (2 (2 - u) + i, 2 (2 - v) + j) of t is W[2 i + j][u, v]: take every second tap, and turn."""
     return torch.stack([t[i::2, j::2].flip(0, 1) for i in (0, 1) for j in (0, 1)])
@@ -125,7 +86,7 @@ def _columns_before_rows(t: Any) -> Tensor:
 
 
 @exercise(
-    "06.3",
+    "06.2",
     title="four filters out of one kernel",
     hints=(
         "Row 2 (2 - u) + i of t belongs to filters with this i. For i = 0 these are rows 4, 2, 0 as u goes 0, 1, 2.",
@@ -140,7 +101,7 @@ def _columns_before_rows(t: Any) -> Tensor:
         (torch.zeros(4, 3, 3), "expected a function"),
     ],
 )
-def check_06_3(answer: Any) -> str:
+def check_06_2(answer: Any) -> str:
     """Oracle: `transposed_to_subpixel`, itself tested against torch's transposed convolution."""
     if not callable(answer):
         raise Wrong(f"the answer came as {kind(answer)}, expected a function")
@@ -178,7 +139,7 @@ def _still_channels(picture: Any, r: Any) -> Tensor:
 
 
 @exercise(
-    "06.4",
+    "06.3",
     title="a scrambled picture, mended",
     hints=(
         "First undo what was done: pixel_unshuffle(picture, r) gives the channels that the network had made.",
@@ -193,7 +154,7 @@ def _still_channels(picture: Any, r: Any) -> Tensor:
         (2, "expected a function"),
     ],
 )
-def check_06_4(answer: Any) -> str:
+def check_06_3(answer: Any) -> str:
     """Oracle: pictures scrambled by the loops of `course_lib.plain`, with known originals."""
     if not callable(answer):
         raise Wrong(f"the answer came as {kind(answer)}, expected a function")

@@ -308,8 +308,10 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
     listener, teller = pipe()
     other = start(hold, tmp_path, teller)
     listener.recv()
-    with pytest.raises(FolderInUse, match="another training is writing"):
-        train(Toy(), tmp_path, device="cpu", progress=False)
-    other.kill()
-    other.join()
+    try:
+        with pytest.raises(FolderInUse, match="another training is writing"):
+            train(Toy(), tmp_path, device="cpu", progress=False)
+    finally:
+        other.kill()
+        other.join()
     assert train(Toy(), tmp_path, device="cpu", progress=False).steps == 12

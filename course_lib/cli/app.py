@@ -241,9 +241,9 @@ def evaluate_labels(save: _Save = False, out: _Out = None, force: _Force = False
     with one_line_errors():
         if out is not None:
             check_target(out, force)
-        from course_lib.cli.labels import PROTOCOL, measure, table
+        from course_lib.cli.labels import PROTOCOL, measure, scenes, table
 
-        values = measure()
+        values = measure(scenes())
         typer.echo(table(values))
         record = {"values": values, "command": "course evaluate labels", "protocol": PROTOCOL, "data": "generated"}
         _deliver("evaluate_labels", record, save, out)

@@ -22,9 +22,16 @@ PROTOCOL = (
 )
 
 
-def measure() -> dict[str, Any]:
-    """Return {"16": {"bilinear": {"squares", "entropy"}, "windows": {"4": {...}, ...}}, "32": ...}, mean IoU each."""
-    recipe = SegmentationRecipe(name="labels", steps=1, batch=1, decoder="dupsampling")
+def scenes() -> SegmentationRecipe:
+    """Return the recipe whose scenes are measured; it is not trained."""
+    return SegmentationRecipe(name="labels", steps=1, batch=1, decoder="dupsampling")
+
+
+def measure(recipe: SegmentationRecipe) -> dict[str, Any]:
+    """Return {"16": {"bilinear": {"squares", "entropy"}, "windows": {"4": {...}, ...}}, "32": ...}, mean IoU each.
+
+    squares, entropy: see PROTOCOL. The recipe says which scenes, and how many.
+    """
     data, classes = recipe.data(), recipe.classes
     train = torch.stack([data.sample(index)[1] for index in range(recipe.fitted)])
     _, maps = held_out(recipe.held_out, recipe.side, recipe.object_size)

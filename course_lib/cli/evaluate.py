@@ -54,14 +54,14 @@ def find(name: str, scales: Sequence[int] | None) -> tuple[Model, list[int]]:
     return network(trained), [own]
 
 
-def measure(model: Model, data: str, scales: Sequence[int], label: str = "") -> dict[str, Any]:
+def measure(model: Model, data: str, scales: Sequence[int], label: str = "model") -> dict[str, Any]:
     """Return {"2": {"psnr", "ssim", "pictures": {name: [psnr, ssim]}}, ...} of a model on a set, in dB and [-1, 1].
 
     label: what the progress bar calls the model. Raises DataMissing where the set is not on this machine.
     """
     pictures = [(name, datasets.from_uint8(array)) for name, array in datasets.pictures(data)]
     values: dict[str, Any] = {}
-    with tqdm(total=len(scales) * len(pictures), unit=" pictures", desc=f"{label} {data}", leave=False) as bar:
+    with tqdm(total=len(scales) * len(pictures), unit=" pictures", desc=f"{label} on {data}", leave=False) as bar:
         for scale in scales:
             scores = {}
             for name, picture in pictures:

@@ -69,8 +69,8 @@ def _compare(model: nn.Module, data: str) -> dict[str, Any]:
     """Return PSNR and SSIM of a network on a set, and those of bicubic interpolation beside them."""
     scale = int(model.scale)  # type: ignore[arg-type]
     found: dict[str, Any] = {"scale": scale}
-    for prefix, enlarge in (("", network(model)), ("bicubic_", method("bicubic"))):
-        row = measure(enlarge, data, [scale])[str(scale)]
+    for label, prefix, enlarge in (("network", "", network(model)), ("bicubic", "bicubic_", method("bicubic"))):
+        row = measure(enlarge, data, [scale], label)[str(scale)]
         found |= {f"{prefix}psnr": row["psnr"], f"{prefix}ssim": row["ssim"]}
     return found
 

@@ -29,11 +29,6 @@ SCALES = (2, 3, 4)
 Model = Callable[[Tensor, int], Tensor]
 
 
-def names() -> list[str]:
-    """Return the names of what can be measured: interpolation methods, and the trained networks of the book."""
-    return [*METHODS, *checkpoints.names()]
-
-
 def method(name: Any) -> Model:
     """Return an interpolation method as `benchmark` takes it."""
     return lambda low, scale: resize(low, scale=scale, method=name, border="symmetric")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from course_lib import __version__, datasets, measurements
+from course_lib import __version__, checkpoints, datasets, measurements
 from course_lib.cli import app
 from course_lib.cli import evaluate as evaluating
 from course_lib.cli.app import parse_scale, parse_size
@@ -139,7 +139,7 @@ def test_evaluate_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert course("evaluate", "sr", "--scale", 5).exit_code == 2
     for option, word, choices in (
         ("data", "Set6", "Set5, Set14"),
-        ("model", "magic", "nearest, bilinear, bicubic, espcn-x3, espcn-x3-added"),
+        ("model", "magic", ", ".join(["nearest, bilinear, bicubic", *checkpoints.names()])),
     ):
         done = course("evaluate", "sr", f"--{option}", word)
         assert done.exit_code == 2

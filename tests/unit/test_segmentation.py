@@ -91,6 +91,8 @@ def test_trips_to_the_coarse_grid_and_back():
     half[:, :, 16:] = 1
     assert torch.equal(best_bilinear(half, 8, 2), half)
     assert torch.equal(best_bilinear(half.mT, 8, 2), half.mT)
+    wide = half.repeat(1, 1, 2)[:, :, :48]
+    assert torch.equal(best_bilinear(wide, 8, 2), wide)
     maps = torch.randint(3, (40, 8, 12), generator=torch.Generator().manual_seed(1))
     windows = label_windows(maps, 4, 3)
     assert torch.equal(best_windows(maps, fit_projection(windows, 33), 4, 3), maps)  # 16 * (3 - 1) + 1

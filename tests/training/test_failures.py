@@ -65,6 +65,7 @@ def test_a_file_that_the_system_cuts_off(tmp_path: Path) -> None:
     """Oracle: the system's own refusal (EFBIG), in a process of its own."""
     listener, teller = pipe()
     process = start(limited, tmp_path / "run", teller)
+    teller.close()
     kind, message = listener.recv()
     process.join()
     assert kind == "CannotWrite"

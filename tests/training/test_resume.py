@@ -307,6 +307,7 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
     """Oracle: a second process that holds the folder; when it is killed, the folder is free."""
     listener, teller = pipe()
     other = start(hold, tmp_path, teller)
+    teller.close()
     listener.recv()
     try:
         with pytest.raises(FolderInUse, match="another training is writing"):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from course_lib.upsampling import AdaptiveSoftmax, DUpsampling, Projection, label_windows, resize_matrix
 
-Decoder = Literal["bilinear", "dupsampling", "shuffle"]
-"""Who enlarges the answer: fixed tents, W from the labels, or the same layer with a W that is learned."""
+Decoder = Literal["bilinear", "dupsampling", "dupsampling-trained", "dupsampling-plain", "shuffle"]
+"""Who enlarges the answer: fixed tents; W from the labels, kept, or trained on, or kept under a softmax without
+temperature; or the same layer with a W that is learned from a random start."""
 
 STRIDE = 16
 
@@ -20,8 +21,9 @@ class SegmentationNet(nn.Module):
     """Four halvings and two more layers, then a decoder that enlarges sixteen times.
 
     decoder: "bilinear" (class scores, enlarged), "dupsampling" (rank features, then W of `projection`, which is not
-    trained) or "shuffle" (the same, W trained from a random start). The bilinear decoder gets a hidden layer of
-    `hidden_width` channels, so that all three cost the same number of multiplications. Raises ValueError for an unknown
+    trained), "dupsampling-trained" (W starts there and is trained), "dupsampling-plain" (W is kept, and so is the
+    temperature: 1) or "shuffle" (W trained from a random start). The bilinear decoder gets a hidden layer of
+    `hidden_width` channels, so that all cost the same number of multiplications. Raises ValueError for an unknown
     decoder, or a projection that is missing or not wanted.
     """
 
@@ -37,11 +39,11 @@ class SegmentationNet(nn.Module):
         super().__init__()
         if decoder not in get_args(Decoder):
             raise ValueError(f"decoder must be one of {', '.join(get_args(Decoder))}, got {decoder!r}")
-        if (projection is None) == (decoder == "dupsampling"):
+        if (projection is None) == decoder.startswith("dupsampling"):
             came = "none" if projection is None else "one"
-            raise ValueError(f"projection must be given for the decoder dupsampling alone, got {came} for {decoder}")
+            raise ValueError(f"projection must be given for the dupsampling decoders alone, got {came} for {decoder}")
         self.trunk = nn.Sequential(*_trunk(widths))
-        self.softmax = AdaptiveSoftmax()
+        self.softmax = AdaptiveSoftmax().requires_grad_(decoder != "dupsampling-plain")
         self.head: nn.Module
         self.up: nn.Module
         if decoder == "bilinear":
@@ -50,7 +52,8 @@ class SegmentationNet(nn.Module):
             self.up = nn.Upsample(scale_factor=STRIDE, mode="bilinear")
         else:
             self.head = nn.Conv2d(widths[-1], rank, 1)
-            self.up = DUpsampling(rank, classes, STRIDE, projection)
+            trainable = decoder in ("dupsampling-trained", "shuffle")
+            self.up = DUpsampling(rank, classes, STRIDE, projection, trainable)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return class scores (B, classes, H, W) of images (B, 3, H, W) in [0, 1], H and W multiples of 16."""

@@ -60,7 +60,7 @@ class SegmentationRecipe(Recipe):
 
     def model(self) -> SegmentationNet:
         """Return the network; where the decoder wants W, it is computed from training labels first."""
-        projection = self.projection() if self.decoder == "dupsampling" else None
+        projection = self.projection() if self.decoder.startswith("dupsampling") else None
         return SegmentationNet(self.decoder, self.classes, rank=self.rank, projection=projection)
 
     @property
@@ -127,5 +127,7 @@ def _recipe(decoder: Decoder, about: str) -> SegmentationRecipe:
 RECIPES: tuple[Recipe, ...] = (
     _recipe("bilinear", "small segmentation network, scores at stride 16 enlarged bilinearly"),
     _recipe("dupsampling", "the same at the same cost, enlarged by W from the training labels"),
+    _recipe("dupsampling-trained", "the same, W trained on from there"),
+    _recipe("dupsampling-plain", "the same, W kept, softmax without temperature"),
     _recipe("shuffle", "the same with a W learned from a random start (sub-pixel convolution)"),
 )

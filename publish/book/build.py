@@ -19,11 +19,17 @@ from publish.vendor import VendorMissing, vendor
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 API = {
-    "course_lib.upsampling": "Kernels, grids and resize: what an engineer imports.",
+    "course_lib.upsampling": "Grids, kernels and resize; convolutions as matrices; pixel shuffle; DUpsampling.",
     "course_lib.plain": "The slow, readable forms: what one sees through, and what the tests compare with.",
     "course_lib.datasets": "Photographs, test pictures and the sets that are downloaded.",
-    "course_lib.colour": "Luminance.",
+    "course_lib.colour": "Luminance and the two colour differences.",
+    "course_lib.super_resolution.espcn": "Three convolutions and a shuffle.",
+    "course_lib.super_resolution.luminance": "Colour pictures through a network for luminance.",
     "course_lib.super_resolution.metrics": "PSNR and SSIM with their protocols.",
+    "course_lib.segmentation": "A small segmentation network, its decoders and its measure.",
+    "course_lib.checkpoints": "The trained networks that come with the book.",
+    "course_lib.official": "Published checkpoints in our networks.",
+    "course_lib.training": "One loop for every model.",
     "course_lib.show": "What the chapters show: figures, sliders, guesses.",
     "course_lib.exercises": "Checks, hints and solutions.",
     "course_lib.chapters": "The book's own tables.",

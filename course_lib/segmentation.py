@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.upsampling import AdaptiveSoftmax, DUpsampling, Projection, label_windows, resize_matrix
+from course_lib.upsampling import AdaptiveTemperatureSoftmax, DUpsampling, Projection, label_windows, resize_matrix
 
 Decoder = Literal["bilinear", "dupsampling", "dupsampling-trained", "dupsampling-plain", "shuffle"]
 """Who enlarges the answer: fixed tents; W from the labels, kept, or trained on, or kept under a softmax without
@@ -43,7 +43,7 @@ class SegmentationNet(nn.Module):
             came = "none" if projection is None else "one"
             raise ValueError(f"projection must be given for the dupsampling decoders alone, got {came} for {decoder}")
         self.trunk = nn.Sequential(*_trunk(widths))
-        self.softmax = AdaptiveSoftmax().requires_grad_(decoder != "dupsampling-plain")
+        self.softmax = AdaptiveTemperatureSoftmax().requires_grad_(decoder != "dupsampling-plain")
         self.head: nn.Module
         self.up: nn.Module
         if decoder == "bilinear":
@@ -93,7 +93,7 @@ def hidden_width(features: int, classes: int, rank: int, stride: int = STRIDE) -
     return max(1, spare // (features + classes))
 
 
-def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Return how many pixels of class i (row) were called j (column): int64 (classes, classes)."""
     counts = torch.bincount((labels * classes + predicted).flatten(), minlength=classes**2)
     return counts.view(classes, classes)
@@ -110,7 +110,7 @@ def mean_iou(predicted: Tensor, labels: Tensor, classes: int) -> float:
 
     predicted, labels: integers of one shape in 0..classes-1. Classes that neither has are left out.
     """
-    return float(class_iou(confusion(predicted, labels, classes)).nanmean())
+    return float(class_iou(confusion_matrix(predicted, labels, classes)).nanmean())
 
 
 def best_bilinear(labels: Tensor, r: int, classes: int) -> Tensor:

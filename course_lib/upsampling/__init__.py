@@ -2,7 +2,7 @@
 
 from course_lib.upsampling.conv_matrix import conv_matrix, conv_size, conv_transpose_size
 from course_lib.upsampling.dupsampling import (
-    AdaptiveSoftmax,
+    AdaptiveTemperatureSoftmax,
     DUpsampling,
     Projection,
     fit_projection,
@@ -43,7 +43,7 @@ from course_lib.upsampling.transposed import (
 )
 
 __all__ = [
-    "AdaptiveSoftmax",
+    "AdaptiveTemperatureSoftmax",
     "Border",
     "DUpsampling",
     "Grid",

@@ -140,7 +140,7 @@ class DUpsampling(nn.Module):
         return pixel_shuffle(vectors, self.r, order="tensorflow")
 
 
-class AdaptiveSoftmax(nn.Module):
+class AdaptiveTemperatureSoftmax(nn.Module):
     """Softmax of scores / T with one learned temperature T: below 1 it sharpens scores that stay near 0 and 1.
 
     start: the first T. Raises ValueError unless it is > 0. Equation 5 of the paper.

@@ -7,7 +7,7 @@ import torch
 from torch.autograd import gradcheck
 
 from course_lib.upsampling import (
-    AdaptiveSoftmax,
+    AdaptiveTemperatureSoftmax,
     DUpsampling,
     fit_projection,
     label_windows,
@@ -213,7 +213,7 @@ def test_gradients():
         return torch.func.functional_call(module, {"conv_w.weight": weight}, (x,))
 
     assert gradcheck(scores, (x, weight))
-    softmax = AdaptiveSoftmax(0.7).double()
+    softmax = AdaptiveTemperatureSoftmax(0.7).double()
     temperature = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda x, t: torch.func.functional_call(softmax, {"T": t}, (x,)), (x, temperature))
     assert gradcheck(
@@ -234,7 +234,7 @@ class _Logarithms(torch.nn.Module):
 def test_temperature_by_hand(start, expected):
     """Oracle: the logistic function of 0.8 / T."""
     scores = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1)
-    softmax = AdaptiveSoftmax(start)
+    softmax = AdaptiveTemperatureSoftmax(start)
     first = float(softmax(scores)[0, 0].detach())
     assert first == pytest.approx(1 / (1 + math.exp(-0.8 / start)), abs=1e-6)
     assert first == pytest.approx(expected, abs=6e-4)
@@ -246,12 +246,12 @@ def test_the_best_of_21_classes(start, expected):
     """Oracle: e^(1/T) / (e^(1/T) + 20)."""
     scores = torch.zeros(21)
     scores[4] = 1
-    assert float(AdaptiveSoftmax(start)(scores, dim=0)[4].detach()) == pytest.approx(expected, abs=5e-5)
+    assert float(AdaptiveTemperatureSoftmax(start)(scores, dim=0)[4].detach()) == pytest.approx(expected, abs=5e-5)
 
 
 def test_one_temperature_for_all():
     """T is one number, and it has a gradient."""
-    softmax = AdaptiveSoftmax()
+    softmax = AdaptiveTemperatureSoftmax()
     assert [p.shape for p in softmax.parameters()] == [torch.Size([])]
     softmax.log_softmax(torch.eye(3)[None, :, :, None])[0, 0, 0, 0].backward()
     assert float(softmax.T.grad) < 0  # sharper is better here
@@ -275,8 +275,8 @@ BAD = [
     (lambda: fit_projection(torch.full((4, 8), math.nan), 1), ValueError, "windows must be finite"),
     (lambda: DUpsampling(0, 2, 2), ValueError, "features must be at least 1"),
     (lambda: DUpsampling(2, 2, 2, fit_projection(torch.eye(8), 3)), ValueError, r"projection.up must be \(8, 2\)"),
-    (lambda: AdaptiveSoftmax(0), ValueError, "start must be a temperature > 0"),
-    (lambda: AdaptiveSoftmax(math.nan), ValueError, "start must be a temperature > 0"),
+    (lambda: AdaptiveTemperatureSoftmax(0), ValueError, "start must be a temperature > 0"),
+    (lambda: AdaptiveTemperatureSoftmax(math.nan), ValueError, "start must be a temperature > 0"),
 ]
 
 

@@ -14,7 +14,7 @@ from course_lib.segmentation import (
     best_bilinear,
     best_windows,
     class_iou,
-    confusion,
+    confusion_matrix,
     decoder_cost,
     hidden_width,
     mean_iou,
@@ -32,7 +32,7 @@ def blocks(classes, n=3, side=32, r=8, seed=0):
 def test_iou_by_hand():
     labels = torch.tensor([[0, 0, 1, 1, 2, 2]])
     predicted = torch.tensor([[0, 1, 1, 1, 2, 0]])
-    table = confusion(predicted, labels, 4)
+    table = confusion_matrix(predicted, labels, 4)
     assert table.tolist() == [[1, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
     ious = class_iou(table)
     torch.testing.assert_close(ious[:3], torch.tensor([1 / 3, 2 / 3, 1 / 2], dtype=torch.float64))

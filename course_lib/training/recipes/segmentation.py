@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from course_lib.datasets.scenes import Scenes
-from course_lib.segmentation import STRIDE, Decoder, SegmentationNet, class_iou, confusion
+from course_lib.segmentation import STRIDE, Decoder, SegmentationNet, class_iou, confusion_matrix
 from course_lib.training.recipe import Recipe
 from course_lib.training.schedules import warm_up_cosine
 from course_lib.upsampling import Projection, fit_projection, label_windows
@@ -94,7 +94,7 @@ class SegmentationRecipe(Recipe):
         images, labels = held_out(self.held_out, self.side, self.object_size)
         table = torch.zeros(self.classes, self.classes, dtype=torch.int64)
         for some, truth in zip(torch.split(images, 50), torch.split(labels, 50), strict=True):
-            table += confusion(model(some.to(device)).argmax(1).cpu(), truth, self.classes)
+            table += confusion_matrix(model(some.to(device)).argmax(1).cpu(), truth, self.classes)
         found = class_iou(table)
         names = ("background", *Scenes().classes)
         return {"miou": float(found.nanmean()), **{f"iou_{n}": float(v) for n, v in zip(names, found, strict=True)}}

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.upsampling import AdaptiveTemperatureSoftmax, DUpsampling, Projection, label_windows, resize_matrix
+from course_lib.upsampling.dupsampling import check_labels
+from course_lib.upsampling.grids import check_choice, check_length
 
 Decoder = Literal["bilinear", "dupsampling", "dupsampling-trained", "dupsampling-plain", "shuffle"]
 """Who enlarges the answer: fixed tents; W from the labels, kept, or trained on, or kept under a softmax without
@@ -24,7 +26,7 @@ class SegmentationNet(nn.Module):
     trained), "dupsampling-trained" (W starts there and is trained), "dupsampling-plain" (W is kept, and so is the
     temperature: 1) or "shuffle" (W trained from a random start). The bilinear decoder gets a hidden layer of
     `hidden_width` channels, so that all cost the same number of multiplications. Raises ValueError for an unknown
-    decoder, or a projection that is missing or not wanted.
+    decoder, other than four widths, or a projection that is missing or not wanted.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class SegmentationNet(nn.Module):
         if (projection is None) == decoder.startswith("dupsampling"):
             came = "none" if projection is None else "one"
             raise ValueError(f"projection must be given for the dupsampling decoders alone, got {came} for {decoder}")
+        if len(widths) != 4:
+            raise ValueError(f"widths must be four, one for each halving, got {widths!r}")
         self.trunk = nn.Sequential(*_trunk(widths))
         self.softmax = AdaptiveTemperatureSoftmax().requires_grad_(decoder != "dupsampling-plain")
         self.head: nn.Module
@@ -56,7 +60,15 @@ class SegmentationNet(nn.Module):
             self.up = DUpsampling(rank, classes, STRIDE, projection, trainable)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return class scores (B, classes, H, W) of images (B, 3, H, W) in [0, 1], H and W multiples of 16."""
+        """Return class scores (B, classes, H, W) of images (B, 3, H, W) in [0, 1], H and W multiples of 16.
+
+        Raises TypeError or ValueError for other images.
+        """
+        if not isinstance(image, Tensor):
+            raise TypeError(f"image must be a torch.Tensor, got {type(image).__name__}")
+        if image.dim() != 4 or image.shape[1] != 3 or image.shape[2] % STRIDE or image.shape[3] % STRIDE:
+            wanted = f"(B, 3, H, W) with H and W multiples of {STRIDE}"
+            raise ValueError(f"image must be {wanted}, got {tuple(image.shape)}")
         scores: Tensor = self.up(self.head(self.trunk(image)))
         return scores
 
@@ -81,7 +93,11 @@ def _layer(before: int, width: int, stride: int) -> list[nn.Module]:
 
 
 def decoder_cost(decoder: Decoder, features: int, classes: int, rank: int, stride: int = STRIDE) -> int:
-    """Return the multiplications of a decoder for each place of its input: 1 x 1 layers, and 4 for each tent sum."""
+    """Return the multiplications of a decoder for each place of its input: 1 x 1 layers, and 4 for each tent sum.
+
+    Raises ValueError for an unknown decoder.
+    """
+    check_choice("decoder", decoder, Decoder)
     if decoder == "bilinear":
         return hidden_width(features, classes, rank, stride) * (features + classes) + 4 * stride**2 * classes
     return rank * (features + stride**2 * classes)
@@ -93,10 +109,23 @@ def hidden_width(features: int, classes: int, rank: int, stride: int = STRIDE) -
     return max(1, spare // (features + classes))
 
 
-def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return how many pixels of class i (row) were called j (column): int64 (classes, classes)."""
-    counts = torch.bincount((labels * classes + predicted).flatten(), minlength=classes**2)
-    return counts.view(classes, classes)
+def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int, ignore: int | None = None) -> Tensor:
+    """Return how many pixels of class i (row) were called j (column): int64 (classes, classes).
+
+    predicted, labels: integers of one shape in 0..classes-1. ignore: a label (often 255) whose pixels do not count.
+    Raises TypeError or ValueError naming the argument.
+    """
+    check_length("classes", classes)
+    check_labels("predicted", predicted, classes)
+    check_labels("labels", labels, classes, ignore, ignorable=True)
+    if predicted.shape != labels.shape:
+        raise ValueError(
+            f"predicted must have the shape of labels, {tuple(labels.shape)}, got {tuple(predicted.shape)}"
+        )
+    # int64 first: 255 is the largest number of uint8, in which a picture file's labels come
+    cells = labels.long() * classes + predicted.long()
+    counted = cells.flatten() if ignore is None else cells[labels.long() != ignore]
+    return torch.bincount(counted, minlength=classes**2).view(classes, classes)
 
 
 def class_iou(table: Tensor) -> Tensor:
@@ -105,21 +134,26 @@ def class_iou(table: Tensor) -> Tensor:
     return hits / (table.sum(0) + table.sum(1) - hits)
 
 
-def mean_iou(predicted: Tensor, labels: Tensor, classes: int) -> float:
+def mean_iou(predicted: Tensor, labels: Tensor, classes: int, ignore: int | None = None) -> float:
     """Return the mean over classes of intersection over union, all pixels of all maps counted together.
 
-    predicted, labels: integers of one shape in 0..classes-1. Classes that neither has are left out.
+    Arguments and errors as in `confusion_matrix`. Classes that neither has are left out.
     """
-    return float(class_iou(confusion_matrix(predicted, labels, classes)).nanmean())
+    return float(class_iou(confusion_matrix(predicted, labels, classes, ignore)).nanmean())
 
 
 def best_bilinear(labels: Tensor, r: int, classes: int) -> Tensor:
     """Return label maps (n, H, W) after the best trip through a grid r times coarser and back by bilinear enlargement.
 
     Best: the coarse class scores with the least sum of squared errors to the one-hot map, by the pseudo-inverse; the
-    class with the largest enlarged score is returned.
+    class with the largest enlarged score is returned. labels: integers (n, H, W) in 0..classes-1, H and W multiples of
+    r. Raises TypeError or ValueError for others.
     """
-    one_hot = F.one_hot(labels, classes).movedim(-1, 1).double()
+    check_length("r", r)
+    check_labels("labels", labels, classes)
+    if labels.dim() != 3 or labels.shape[1] % r or labels.shape[2] % r:
+        raise ValueError(f"labels must be (n, H, W) with H and W multiples of r = {r}, got {tuple(labels.shape)}")
+    one_hot = F.one_hot(labels.long(), classes).movedim(-1, 1).double()
     rows, columns = (
         resize_matrix(n // r, n, method="bilinear").to_dense().to(labels.device) for n in labels.shape[-2:]
     )
@@ -129,7 +163,10 @@ def best_bilinear(labels: Tensor, r: int, classes: int) -> Tensor:
 
 
 def best_windows(labels: Tensor, projection: Projection, r: int, classes: int) -> Tensor:
-    """Return label maps (n, H, W) after compression of every r x r window to the projection's numbers, and back."""
+    """Return label maps (n, H, W) after compression of every r x r window to the projection's numbers, and back.
+
+    labels: integers (n, H, W), otherwise as in `label_windows`, whose errors it raises.
+    """
     windows = projection.restore(projection.compress(label_windows(labels, r, classes)))
     n, height, width = labels.shape
     found = windows.view(n, height // r, width // r, r, r, classes).argmax(-1)

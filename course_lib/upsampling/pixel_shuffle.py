@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ def pixel_shuffle(image: Tensor, r: int, order: Order = "torch") -> Tensor:
     image: any dtype, (..., C * r * r, H, W). Returns (..., C, r * H, r * W), whose pixel (r h + i, r w + j) of colour c
     is image[..., k, h, w] with k = c r^2 + i r + j for order="torch" (as `torch.nn.PixelShuffle`), or
     k = C (r i + j) + c for order="tensorflow" (as `tf.nn.depth_to_space`, and the paper's equation 4 with x the column
-    and y the row). The same for C = 1. Linear and orthogonal: its gradient is `pixel_unshuffle`.
+    and y the row). The same for C = 1. Linear and orthogonal: its gradient is `pixel_unshuffle`. As with a reshape, the
+    result may share the input's memory (where r = 1, or the picture is one pixel).
     Raises TypeError or ValueError naming image, r or order. Shi et al. 2016, equations 3 and 4.
     """
     channels = _check(image, r, order, divisible="channels")
@@ -35,7 +37,8 @@ def pixel_shuffle(image: Tensor, r: int, order: Order = "torch") -> Tensor:
 def pixel_unshuffle(image: Tensor, r: int, order: Order = "torch") -> Tensor:
     """Gather every r by r block of pixels into r * r channels: the inverse of `pixel_shuffle`, and its transpose.
 
-    image: any dtype, (..., C, r * H, r * W). Returns (..., C * r * r, H, W), channels in the given order.
+    image: any dtype, (..., C, r * H, r * W). Returns (..., C * r * r, H, W), channels in the given order; it may share
+    the input's memory, as there.
     Raises TypeError or ValueError naming image, r or order.
     """
     channels = _check(image, r, order, divisible="sides")
@@ -61,15 +64,21 @@ def icnr_(
 ) -> Tensor:
     """Initialise a sub-pixel convolution in place so that it starts as nearest upsampling of a smaller convolution.
 
-    weight: float (C * r * r, C_in, kh, kw); `init` fills one filter for each colour, and its r * r channels all get a
-    copy, so that every r by r block comes out constant and no checkerboard is there to begin with (the bias must be
-    equal within each colour too, or zero). Returns weight.
-    Raises TypeError or ValueError naming weight, r or order. Aitken et al. 2017 ("ICNR").
+    weight: float (C * r * r, C_in, kh, kw); `init` fills the tensor that it is given, in place as those of
+    torch.nn.init do: one filter for each colour. The r * r channels of a colour all get a copy, so that every r by r
+    block comes out constant and no checkerboard is there to begin with (the bias must be equal within each colour too,
+    or zero). Returns weight.
+    Raises TypeError or ValueError naming weight, r, order or init, and leaves weight as it was then.
+    Aitken et al. 2017 ("ICNR").
     """
     colours = _check_weight(weight, r, order)
+    if not weight.is_floating_point():
+        raise TypeError(f"weight must be floating point, got {weight.dtype}")
     with torch.no_grad():
-        filters = torch.empty_like(weight[:colours])
+        filters = torch.full_like(weight[:colours], math.nan)
         init(filters)
+        if not filters.is_meta and bool(filters.isnan().any()):
+            raise ValueError(f"init must fill the tensor that it is given, in place; {init} left NaN in it")
         index = torch.arange(colours, device=weight.device)
         repeated = index.repeat_interleave(r * r) if order == "torch" else index.repeat(r * r)
         return weight.copy_(filters[repeated])

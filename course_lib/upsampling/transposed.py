@@ -135,6 +135,9 @@ def _out_size(
             f"weight must be (C_in, C_out / groups, kh, kw) with C_in = {image.shape[-3]}, the channels of image "
             f"{tuple(image.shape)}, got {tuple(weight.shape)}"
         )
+    kinds = [f"{one.dtype} on {one.device}" for one in (weight, image)]
+    if kinds[0] != kinds[1] and not torch.is_autocast_enabled(image.device.type):
+        raise TypeError(f"weight must be of the dtype and on the device of image, {kinds[1]}, got {kinds[0]}")
     if weight.shape[0] % check_length("groups", groups):
         raise ValueError(f"groups must divide the {weight.shape[0]} input channels of weight, got {groups}")
     options = (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))

@@ -191,6 +191,31 @@ def test_dtype_follows():
             assert view(torch.ones(1, 2, 2, dtype=dtype), KERNEL.to(dtype)).dtype == dtype
 
 
+def test_without_numbers():
+    """Oracle: sizes, dtype and device; the meta device has shapes alone, and a caller may have made it the default."""
+    weight = torch.ones(2, 1, 3, 3)
+    with torch.device("meta"):
+        there = conv_matrix(weight, (4, 5), padding=1)
+    assert torch.equal(there.to_dense(), conv_matrix(weight, (4, 5), padding=1).to_dense())
+    for padding in (0, 1):
+        nothing = conv_matrix(weight.to("meta"), (4, 5), padding=padding)
+        assert nothing.is_meta
+        assert nothing.shape == conv_matrix(weight, (4, 5), padding=padding).shape
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_both_views_want_one_dtype(view):
+    """Oracle: the words; autocast brings dtypes together by itself and stays allowed."""
+    image, weight = torch.ones(1, 3, 3, dtype=torch.float64), torch.ones(1, 1, 2, 2)
+    message = "weight must be of the dtype and on the device of image, torch.float64 on cpu, got torch.float32 on cpu"
+    with pytest.raises(TypeError, match=message):
+        view(image, weight)
+    with pytest.raises(TypeError, match=r"got torch\.float32 on meta"):
+        view(image.float(), weight.to("meta"))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert view(image.bfloat16(), weight).shape == (1, 4, 4)
+
+
 BAD = [
     (lambda: conv_size(2, 3), "kernel must fit into the padded row of 2 pixels, but it reaches over 3"),
     (lambda: conv_size(0, 3), "n must be at least 1, got 0"),

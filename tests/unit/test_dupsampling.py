@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib.upsampling import (
     AdaptiveTemperatureSoftmax,
@@ -81,6 +83,46 @@ def test_label_255_is_an_error_or_left_out(dtype):
         label_windows(a, 2, 3, ignore=255)
 
 
+@pytest.mark.parametrize(("dtype", "ignore"), [(torch.uint8, -100), (torch.uint8, 256 + 3), (torch.int8, 255)])
+def test_ignore_is_not_wrapped_into_the_classes(dtype, ignore):
+    """Oracle: the windows of the same labels as int64; -100 in uint8 would be class 156, 255 in int8 nothing."""
+    a = torch.arange(120).view(6, 20)
+    if dtype == torch.uint8:
+        a[0, :2] = 156
+        a[3, 3] = 3
+    classes = 171 if dtype == torch.uint8 else 127
+    assert torch.equal(label_windows(a.to(dtype), 2, classes, ignore=ignore), label_windows(a, 2, classes))
+    with pytest.raises(TypeError, match=r"ignore must be a whole number or None, got 1\.5"):
+        label_windows(a, 2, classes, ignore=1.5)
+
+
+def test_windows_of_several_maps_lie_back():
+    """Oracle: the maps themselves; the size is their shape."""
+    a = labels(2, 3, 4, 6, classes=4)
+    scores = windows_to_image(label_windows(a, 2, 4), a.shape, 2, 4)
+    assert scores.shape == (2, 3, 4, 4, 6)
+    assert torch.equal(scores.argmax(-3), a)
+
+
+class _Largest(TorchDispatchMode):
+    """Keeps the bytes of the largest tensor that any operation returns."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor):
+            self.bytes = max(self.bytes, made.nbytes)
+        return made
+
+
+def test_nothing_is_larger_than_the_result():
+    """Oracle: the size of every tensor on the way; one-hot vectors of int64 would take twice as much."""
+    with _Largest() as largest:
+        vectors = label_windows(labels(64, 64, classes=21).to(torch.uint8), 16, 21)
+    assert largest.bytes == vectors.nbytes
+
+
 def test_the_four_windows_by_hand():
     """Oracle: singular values^2 (5 + sqrt 17, 4, 2, 5 - sqrt 17), residuals and accuracies by hand."""
     windows = label_windows(FOUR, 2, 2)
@@ -136,6 +178,33 @@ def test_gram_and_svd_agree(centre):
     torch.testing.assert_close(projection.up @ projection.down, best, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("centre", [False, True])
+@pytest.mark.parametrize("n", [50, 9])
+def test_parts_are_summed_up(centre, n):
+    """Oracle: the fit of all windows at once; far from zero too, and with fewer windows than numbers in each."""
+    windows = 100 + torch.rand(n, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    whole = fit_projection(windows, 3, centre=centre)
+    parts = fit_projection(iter(torch.split(windows, 4)), 3, centre=centre)
+    assert parts.singular_values.shape == whole.singular_values.shape
+    # squares are right to 1e-15 of the largest: 1200^2 n without a mean, 1 with it
+    tolerance = 1e-6 if centre else 1e-4
+    torch.testing.assert_close(parts.singular_values, whole.singular_values, atol=tolerance, rtol=1e-7)
+    torch.testing.assert_close(parts.mean, whole.mean, atol=1e-11, rtol=0)
+    torch.testing.assert_close(parts.up @ parts.down, whole.up @ whole.down, atol=1e-6, rtol=0)
+    single = fit_projection((part.float() for part in torch.split(windows, 4)), 3, centre=centre)
+    assert single.up.dtype == torch.float64
+
+
+def test_a_projection_moves_and_is_compared_by_identity():
+    projection = fit_projection(label_windows(FOUR, 2, 2), 3, centre=True)
+    single = projection.to(torch.float32)
+    assert {part.dtype for part in (single.up, single.down, single.mean, single.singular_values)} == {torch.float32}
+    torch.testing.assert_close(single.up.double(), projection.up, atol=1e-7, rtol=0)
+    assert projection.to("meta").mean.is_meta
+    assert projection == projection
+    assert projection != single
+
+
 def test_signs_do_not_depend_on_the_solver():
     """The same windows in another order, and each one twice (the other way to decompose), give the same columns."""
     windows = torch.rand(20, 24, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -189,6 +258,7 @@ def test_the_module_is_a_convolution_and_a_shuffle():
     torch.testing.assert_close(out, pixel_shuffle(module.conv_w(x), 2, order="tensorflow"), atol=0, rtol=0)
     for one, whole in zip(x, out, strict=True):  # batched = single
         torch.testing.assert_close(module(one[None])[0], whole, atol=1e-12, rtol=0)
+        torch.testing.assert_close(module(one), whole, atol=1e-12, rtol=0)
 
 
 def test_who_may_train_w():
@@ -277,6 +347,22 @@ BAD = [
     (lambda: DUpsampling(2, 2, 2, fit_projection(torch.eye(8), 3)), ValueError, r"projection.up must be \(8, 2\)"),
     (lambda: AdaptiveTemperatureSoftmax(0), ValueError, "start must be a temperature > 0"),
     (lambda: AdaptiveTemperatureSoftmax(math.nan), ValueError, "start must be a temperature > 0"),
+    (lambda: AdaptiveTemperatureSoftmax(math.inf), ValueError, "start must be a temperature > 0 and finite, got inf"),
+    (lambda: AdaptiveTemperatureSoftmax("1"), TypeError, "start must be a number, got '1'"),
+    (lambda: label_windows(np.zeros((4, 4), int), 2, 2), TypeError, "labels must be a torch.Tensor, got ndarray"),
+    (lambda: fit_projection(np.zeros((4, 8)), 1), TypeError, "windows must be a torch.Tensor or .*, got ndarray"),
+    (lambda: fit_projection(8, 1), TypeError, "windows must be a torch.Tensor or .*, got int"),
+    (lambda: fit_projection([], 1), TypeError, "windows must be a torch.Tensor or .*, got NoneType"),
+    (lambda: fit_projection([torch.zeros(4, 8), torch.zeros(4, 6)], 1), ValueError, r"\(n, 8\) in every part, got"),
+    (lambda: fit_projection([torch.zeros(2, 8)] * 2, 5), ValueError, r"rank must be from 1 to min\(n, N\) = 4, got 5"),
+    (lambda: fit_projection([torch.zeros(2, 8), torch.full((2, 8), math.inf)], 1), ValueError, "must be finite"),
+    (lambda: windows_to_image(torch.zeros(4, 8), 4, 2, 2), TypeError, r"size must be the shape .* got 4"),
+    (lambda: windows_to_image(torch.zeros(4, 8), (4, 0), 2, 2), ValueError, "size must be at least 1, got 0"),
+    (lambda: windows_to_image(np.zeros((4, 8)), (4, 4), 2, 2), TypeError, "vectors must be a torch.Tensor"),
+    (lambda: DUpsampling(3, 2, 2, torch.eye(8)), TypeError, "projection must be a Projection or None, got Tensor"),
+    (lambda: DUpsampling(3, 2, 2)(torch.zeros(1, 4, 2, 2)), ValueError, r"features must be \(B, 3, h, w\), got"),
+    (lambda: DUpsampling(3, 2, 2)(torch.zeros(1, 2, 2)), ValueError, r"features must be \(B, 3, h, w\), got"),
+    (lambda: DUpsampling(3, 2, 2)(np.zeros((1, 3, 2, 2))), TypeError, "features must be a torch.Tensor"),
 ]
 
 

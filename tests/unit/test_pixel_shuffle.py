@@ -122,6 +122,17 @@ def test_icnr_copies_one_filter_for_each_colour():
         assert layer.weight.grad_fn is None
 
 
+def test_icnr_wants_an_initialiser_that_fills_in_place():
+    """Oracle: the words, and that the weight is as it was."""
+    weight = torch.ones(8, 2, 3, 3)
+    with pytest.raises(ValueError, match=r"init must fill the tensor that it is given, in place; .* left NaN"):
+        icnr_(weight, 2, torch.ones_like)
+    assert torch.equal(weight, torch.ones(8, 2, 3, 3))
+    with pytest.raises(TypeError, match=r"weight must be floating point, got torch\.int64"):
+        icnr_(weight.long(), 2)
+    assert icnr_(weight.to("meta"), 2).is_meta
+
+
 @ORDERS
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64, torch.uint8, torch.bool])
 def test_dtype_and_layout_are_kept(order, dtype):

@@ -41,6 +41,63 @@ def test_iou_by_hand():
     assert mean_iou(labels, labels, 3) == 1
 
 
+@pytest.mark.parametrize("kinds", [(torch.uint8, torch.uint8), (torch.int64, torch.uint8), (torch.int16, torch.int32)])
+def test_any_integers_are_counted_alike(kinds):
+    """Oracle: a loop over pixels; 20 * 21 + 20 is more than 255, the largest number of uint8."""
+    draw = torch.Generator().manual_seed(0)
+    predicted, labels = (torch.randint(21, (2, 9, 7), generator=draw) for _ in range(2))
+    table = [[0] * 21 for _ in range(21)]
+    for i, j in zip(labels.flatten().tolist(), predicted.flatten().tolist(), strict=True):
+        table[i][j] += 1
+    assert confusion_matrix(predicted.to(kinds[0]), labels.to(kinds[1]), 21).tolist() == table
+    every = torch.arange(21, dtype=kinds[0])
+    assert mean_iou(every, every, 21) == 1
+
+
+@pytest.mark.parametrize(("dtype", "ignore"), [(torch.uint8, 255), (torch.int64, -100), (torch.uint8, -100)])
+def test_unlabelled_pixels_do_not_count(dtype, ignore):
+    """Oracle: the same maps without those pixels; in uint8 -100 is nobody's label, not class 156."""
+    labels = torch.tensor([[0, 1, 2, 156], [1, 1, 2, 0]])
+    predicted = torch.tensor([[0, 1, 1, 156], [1, 0, 2, 2]])
+    whole = confusion_matrix(predicted, labels, 157)
+    assert torch.equal(confusion_matrix(predicted, labels.to(dtype), 157, ignore=ignore), whole)
+    if dtype == torch.uint8 and ignore < 0:
+        return
+    labels[1, 2:] = ignore
+    fewer = confusion_matrix(predicted, labels.to(dtype), 157, ignore=ignore)
+    assert torch.equal(fewer, confusion_matrix(predicted.flatten()[:6], labels.flatten()[:6], 157))
+    assert mean_iou(predicted, labels.to(dtype), 157, ignore) == class_iou(fewer).nanmean()
+
+
+ONE = torch.zeros(2, 32, 32, dtype=torch.long)
+BAD = [
+    (lambda: confusion_matrix(ONE + 4, ONE, 4), ValueError, r"predicted must be 0\.\.3, got 4"),
+    (lambda: confusion_matrix(ONE, ONE - 1, 4), ValueError, r"labels must be 0\.\.3, got -1"),
+    (lambda: confusion_matrix(ONE, ONE + 255, 4), ValueError, r"labels must be 0\.\.3, got 255; ignore=255"),
+    (lambda: confusion_matrix(ONE + 255, ONE + 255, 4, 255), ValueError, r"predicted must be 0\.\.3, got 255$"),
+    (lambda: confusion_matrix(ONE, ONE[0], 4), ValueError, r"predicted must have the shape of labels, \(32, 32\), got"),
+    (lambda: confusion_matrix(ONE.float(), ONE, 4), TypeError, "predicted must be integers"),
+    (lambda: confusion_matrix(ONE, ONE.tolist(), 4), TypeError, "labels must be a torch.Tensor, got list"),
+    (lambda: confusion_matrix(ONE, ONE, 0), ValueError, "classes must be at least 1, got 0"),
+    (lambda: mean_iou(ONE, ONE, 4, 1.5), TypeError, r"ignore must be a whole number or None, got 1\.5"),
+    (lambda: best_bilinear(ONE, 5, 4), ValueError, r"labels must be .* multiples of r = 5, got \(2, 32, 32\)"),
+    (lambda: best_bilinear(ONE[0], 8, 4), ValueError, r"labels must be \(n, H, W\) .* got \(32, 32\)"),
+    (lambda: best_bilinear(ONE + 4, 8, 4), ValueError, r"labels must be 0\.\.3, got 4"),
+    (lambda: decoder_cost("bilnear", 96, 4, 32), ValueError, "decoder must be one of 'bilinear', .*, got 'bilnear'"),
+    (lambda: SegmentationNet("bilinear", widths=(4, 4)), ValueError, r"widths must be four, .* got \(4, 4\)"),
+    (lambda: SegmentationNet("shuffle")(torch.zeros(1, 3, 100, 96)), ValueError, r"multiples of 16, got \(1, 3, 100"),
+    (lambda: SegmentationNet("shuffle")(torch.zeros(1, 3, 96, 40)), ValueError, r"multiples of 16, got \(1, 3, 96, 40"),
+    (lambda: SegmentationNet("shuffle")(torch.zeros(1, 1, 32, 32)), ValueError, r"image must be \(B, 3, H, W\)"),
+    (lambda: SegmentationNet("shuffle")([[0.0]]), TypeError, "image must be a torch.Tensor, got list"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD, ids=[str(number) for number in range(len(BAD))])
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
 def test_the_decoders_cost_the_same():
     """Oracle: multiplications counted on the layers themselves, per place of the coarse map."""
     fitted = fit_projection(label_windows(blocks(4, n=20, side=64, r=4), STRIDE, 4), 32)
@@ -94,6 +151,7 @@ def test_trips_to_the_coarse_grid_and_back():
     half[:, :, 16:] = 1
     assert torch.equal(best_bilinear(half, 8, 2), half)
     assert torch.equal(best_bilinear(half.mT, 8, 2), half.mT)
+    assert torch.equal(best_bilinear(half.to(torch.uint8), 8, 2), half)
     wide = half.repeat(1, 1, 2)[:, :, :48]
     assert torch.equal(best_bilinear(wide, 8, 2), wide)
     maps = torch.randint(3, (40, 8, 12), generator=torch.Generator().manual_seed(1))

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import accumulate
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from course_lib.datasets.counter import check_whole, random_bits
 from course_lib.datasets.photographs import PHOTOGRAPHS, photograph
 from course_lib.datasets.tensors import from_uint8, to_uint8
 from course_lib.upsampling import resize
+from course_lib.upsampling.grids import check_choice
 
 Channels = Literal["luminance", "rgb"]
 Origin = Literal["auto", "BSDS500", "photographs"]
@@ -55,10 +56,8 @@ class SRPairs:
         check_whole("scale", scale, least=2)
         check_whole("patch", patch, least=1)
         check_whole("seed", seed)
-        if channels not in get_args(Channels):
-            raise ValueError(f"channels must be one of {', '.join(get_args(Channels))}; got {channels!r}")
-        if source not in get_args(Origin):
-            raise ValueError(f"source must be one of {', '.join(get_args(Origin))}; got {source!r}")
+        check_choice("channels", channels, Channels)
+        check_choice("source", source, Origin)
         self.scale, self.patch, self.seed = int(scale), int(patch), int(seed)
         self.channels, self.source = channels, _resolve(source)
         self.names: list[str] = []
@@ -120,7 +119,9 @@ def shrink(
     """Return (large uint8 (C, H, W), small float32 (C, H / scale, W / scale) in [0, 1] and not rounded) of a picture.
 
     picture: (3 or 1, H, W) in whole 255ths; it is cut to a multiple of the scale. C = 1 for "luminance", 3 for "rgb".
+    Raises ValueError for other channels.
     """
+    check_choice("channels", channels, Channels)
     height, width = (n - n % scale for n in picture.shape[-2:])
     cut = picture[:, :height, :width].to(torch.float64)
     high = luminance(cut, rounded=True) if channels == "luminance" else cut.expand(3, -1, -1)

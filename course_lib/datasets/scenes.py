@@ -27,9 +27,9 @@ _HEAD, _PIECE = 16, 24  # random numbers for the picture; for a distractor, or a
 Draw = Callable[[], float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """A generated picture with its truth; n objects, those in front last.
+    """A generated picture with its truth; n objects, those in front last. `==` asks whether two are the same object.
 
     image: float32 (3, H, W) in [0, 1], whole 255ths. boxes: float32 (n, 4), xyxy in pixels (a box around the pixels
     of columns 3 to 7 and row 2 is 3, 2, 8, 3), tight around the part of the object that can be seen. labels: int64
@@ -85,15 +85,22 @@ class Scenes:
     def __post_init__(self) -> None:
         """Check every knob before anything is computed."""
         check_whole("seed", self.seed)
-        for side in _pair("size", self.size, "(height, width)"):
+        for name, meaning in (
+            ("size", "(height, width)"),
+            ("count", "(least, most)"),
+            ("object_size", "(least, most)"),
+        ):
+            # tuples, because scenes are kept in caches by their knobs
+            object.__setattr__(self, name, _pair(name, getattr(self, name), meaning))
+        for side in self.size:
             check_whole("size", side, least=SMALLEST)
         _check_classes(self.classes)
-        least, most = _pair("count", self.count, "(least, most)")
+        least, most = self.count
         check_whole("count", least, most=MOST_OBJECTS)
         check_whole("count", most, most=MOST_OBJECTS)
         if least > most:
             raise ValueError(f"count must be (least, most) with least <= most, got {self.count!r}")
-        smallest, largest = _pair("object_size", self.object_size, "(least, most) pixels")
+        smallest, largest = self.object_size
         _check_real("object_size", smallest, SMALLEST, min(self.size))
         _check_real("object_size", largest, SMALLEST, min(self.size))
         if math.ceil(smallest) > math.floor(largest):
@@ -226,7 +233,7 @@ def _paint(
 
 
 def _pair(name: str, value: Any, meaning: str) -> tuple[Any, Any]:
-    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be {meaning}, two numbers, got {value!r}")
     return value[0], value[1]
 

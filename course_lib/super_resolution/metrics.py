@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from course_lib.colour import check_picture
 from course_lib.colour import luminance as luminance
+from course_lib.super_resolution.luminance import in_its_dtype
 from course_lib.upsampling import resize
 
 _WINDOW, _SIGMA = 11, 1.5
@@ -130,9 +131,7 @@ def network(model: nn.Module) -> Callable[[Tensor, int], Tensor]:
     def enlarge(low: Tensor, scale: int) -> Tensor:
         if scale != own:
             raise ValueError(f"scale must be {own}, the only one this network was trained for; got {scale}")
-        weight = next(model.parameters())
         with torch.no_grad():
-            result: Tensor = model(low.to(weight))
-        return result.to(low)
+            return in_its_dtype(model, low)
 
     return enlarge

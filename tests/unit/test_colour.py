@@ -6,7 +6,7 @@ import skimage.color
 import torch
 
 from course_lib import colour
-from course_lib.super_resolution.luminance import enlarge_rgb
+from course_lib.super_resolution import ESPCN, enlarge_rgb
 from course_lib.upsampling import resize
 
 
@@ -43,6 +43,17 @@ def test_the_model_decides_the_luminance() -> None:
     got = enlarge_rgb(lambda y: y.repeat_interleave(2, -1).repeat_interleave(2, -2), image, scale=2)
     blocks = colour.luminance(image).repeat_interleave(2, -1).repeat_interleave(2, -2)
     torch.testing.assert_close(colour.luminance(got), blocks, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (2, 2, 3, 5, 4)])
+def test_a_network_of_another_dtype(shape: tuple[int, ...]) -> None:
+    """Oracle: the same network in the picture's dtype, to the digits of float32; gradients still flow."""
+    torch.manual_seed(0)
+    network, image = ESPCN(2), torch.rand(shape, dtype=torch.float64, requires_grad=True)
+    got = enlarge_rgb(network, image, scale=2)
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got, enlarge_rgb(network.double(), image, scale=2), atol=1e-6, rtol=0)
+    assert got.requires_grad
 
 
 def test_a_model_of_another_scale_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -90,17 +91,30 @@ def test_dtype_follows() -> None:
     assert model(torch.rand(1, 4, 4).half()).dtype == torch.float16
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4), (1, 1, 1, 4, 4), (1, 0, 4), (1, 2, 4, 4)])
+@pytest.mark.parametrize("added", [False, True])
+@pytest.mark.parametrize("batch", [(2, 3), (2, 1, 2), (0, 2)])
+def test_any_leading_axes(added: bool, batch: tuple[int, ...]) -> None:
+    """Oracle: the same pictures in one row."""
+    model, lr = made(3, added=added), torch.rand(*batch, 1, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(model(lr), model(lr.flatten(0, -4)).reshape(*batch, 1, 12, 15))
+    assert model.subpixels(lr).shape == (*batch, 9, 4, 5)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4), (1, 1, 2, 4, 4), (1, 0, 4), (1, 2, 4, 4)])
 def test_wrong_pictures_are_named(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"lr must be \(B, 1, h, w\) or \(1, h, w\)") as caught:
-        ESPCN(2)(torch.zeros(shape))
-    assert str(shape) in str(caught.value)
+    for ask in (ESPCN(2), ESPCN(2).subpixels):
+        with pytest.raises(ValueError, match=r"lr must be \(\.\.\., 1, h, w\) with h, w >= 1") as caught:
+            ask(torch.zeros(shape))
+        assert str(shape) in str(caught.value)
+        with pytest.raises(TypeError, match=r"lr must be a torch\.Tensor, got ndarray"):
+            ask(torch.zeros(1, 4, 4).numpy())
 
 
 def test_wrong_arguments_are_named() -> None:
     for scale in (0, -1, 2.0, True):
-        with pytest.raises(ValueError, match="scale must be a whole number >= 1"):
+        with pytest.raises((TypeError, ValueError), match=r"scale must be (at least 1|a whole number), got"):
             ESPCN(scale)  # type: ignore[arg-type]
+    assert type(ESPCN(np.int64(3)).scale) is int  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"channels must be .* got 0"):
         ESPCN(2, channels=0)
     with pytest.raises(ValueError, match=r"output must be one of linear, sigmoid; got 'tanh'"):

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from course_lib import datasets
-from course_lib.datasets import SRPairs, sets
+from course_lib.datasets import SRPairs, pairs, sets
 from course_lib.datasets.counter import random_bits
 from course_lib.super_resolution.metrics import benchmark
 from course_lib.upsampling import resize
@@ -183,14 +183,20 @@ def test_pictures_smaller_than_a_patch_are_left_out(tiny_set: Path) -> None:
         ({"patch": 0}, "patch must be a whole number of at least 1, got 0"),
         ({"patch": "8"}, "patch must be a whole number, got '8'"),
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
-        ({"channels": "y"}, "channels must be one of luminance, rgb; got 'y'"),
-        ({"source": "DIV2K"}, "source must be one of auto, BSDS500, photographs; got 'DIV2K'"),
+        ({"channels": "y"}, "channels must be one of 'luminance', 'rgb', got 'y'"),
+        ({"source": "DIV2K"}, "source must be one of 'auto', 'BSDS500', 'photographs', got 'DIV2K'"),
     ],
 )
 def test_errors_name_the_argument(arguments: dict[str, Any], message: str) -> None:
     """Oracle: argument, what was expected, what came; before any picture is read."""
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         SRPairs(**{"scale": 2, "patch": 8, **arguments})
+
+
+def test_shrink_knows_two_kinds_of_channels() -> None:
+    """Oracle: the words."""
+    with pytest.raises(ValueError, match="channels must be one of 'luminance', 'rgb', got 'luma'"):
+        pairs.shrink(torch.zeros(3, 8, 8), 2, "luma")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("index", [-1, 1.0, None])

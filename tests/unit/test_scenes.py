@@ -390,6 +390,9 @@ def test_the_meaning_of_each_tensor_by_one_scene() -> None:
         ({"count": (-1, 2)}, "count must be a whole number from 0 to 1000, got -1"),
         ({"count": (1, 1001)}, "count must be a whole number from 0 to 1000, got 1001"),
         ({"count": 3}, "count must be (least, most), two numbers, got 3"),
+        ({"count": {1, 4}}, "count must be (least, most), two numbers, got {1, 4}"),
+        ({"count": {1: 2, 3: 4}}, "count must be (least, most), two numbers, got {1: 2, 3: 4}"),
+        ({"size": "64"}, "size must be (height, width), two numbers, got '64'"),
         ({"object_size": (3, 20)}, "object_size must be from 4 to 64, got 3"),
         ({"object_size": (10, 65)}, "object_size must be from 4 to 64, got 65"),
         ({"size": (64, 20)}, "object_size must be from 4 to 20, got 30"),
@@ -409,6 +412,17 @@ def test_errors_name_the_knob(knobs: dict[str, Any], message: str) -> None:
     """Oracle: knob, what was expected, what came."""
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         Scenes(**knobs)
+
+
+def test_scenes_are_told_apart() -> None:
+    """Oracle: knobs for the source, which caches rely on; identity for a scene, whose tensors have no one answer."""
+    one, two = Scenes(size=(32, 48), object_size=(8, 16)), Scenes(size=[32, 48], object_size=[8, 16], count=[1, 4])  # type: ignore[arg-type]
+    assert one == two
+    assert hash(one) == hash(two)
+    assert repr(one) == repr(two)
+    scene = one[0]
+    assert scene == scene
+    assert scene != one[0]
 
 
 @pytest.mark.parametrize("index", [-1, 0.5, "a", True])

@@ -8,7 +8,9 @@ import pytest
 HEAVY = ("matplotlib", "ipywidgets", "anywidget", "IPython", "skimage", "playwright")
 
 
-@pytest.mark.parametrize("module", ["course_lib.upsampling", "course_lib.plain", "course_lib.exercises"])
+@pytest.mark.parametrize(
+    "module", ["course_lib.upsampling", "course_lib.plain", "course_lib.super_resolution", "course_lib.exercises"]
+)
 def test_what_is_not_shown_loads_nothing_to_show_with(module):
     """Oracle: sys.modules of a fresh interpreter."""
     code = f"import sys, {module}; print(*[m for m in {HEAVY!r} if m in sys.modules])"

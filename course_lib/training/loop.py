@@ -3,29 +3,37 @@
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
 from course_lib.files import check_writable
-from course_lib.training import checkpoint
+from course_lib.training import checkpoint, random_state
 from course_lib.training.batches import Steps, UnreadableData, loader, moved
-from course_lib.training.processes import Device, Precision, first_does, launch, mean_over_processes
+from course_lib.training.processes import (
+    Device,
+    Precision,
+    check_alike,
+    check_all_used,
+    first_does,
+    launch,
+    mean_over_processes,
+    warn_of_batch_statistics,
+)
 from course_lib.training.recipe import Recipe, Result, Row
+from course_lib.training.returned import Loss, check_named
 from course_lib.training.stop import Stopped, StopRequest
 
 
 class Diverged(ArithmeticError):
-    """A loss or a gradient was infinite or not a number; the step was not taken."""
+    """A loss, a gradient, a learning rate or a weight was infinite or not a number; it is in no checkpoint."""
 
 
 def train(
@@ -47,12 +55,15 @@ def train(
     show a bar. on_row: called with every new row of the curve, in the first process.
 
     Started by torchrun, each process takes its share of every batch and gradients are averaged: the weights are those
-    of one process, to rounding. On a CPU a resumed run gives the bits of a straight one.
+    of one process, to rounding, unless the model takes statistics over its batch (BatchNorm: a warning says so). On a
+    CPU a resumed run gives the bits of a straight one, with the same number of threads and the same version of torch.
 
     Raises Stopped (a KeyboardInterrupt) after Ctrl-C or SIGTERM, when the step is done and the checkpoint is written;
-    UnreadableData; Diverged; NotResumable; FolderInUse; CannotWrite; OtherProcessFailed; ValueError for arguments. The
-    last checkpoint is whole in each case.
+    UnreadableData; Diverged; NotResumable; FolderInUse; CannotWrite; OtherProcessFailed; ValueError for arguments, and
+    where processes differ in recipe or data; TypeError for what a recipe returns. The last checkpoint is whole in each
+    case.
     """
+    _check_caller(folder)
     fabric = launch(device, precision)
     if recipe.batch % fabric.world_size:
         raise ValueError(f"batch of {recipe.name} is {recipe.batch}, not a multiple of {fabric.world_size} processes")
@@ -60,17 +71,27 @@ def train(
     workers = (min(8, cores) if fabric.device.type == "cuda" else 0) if workers is None else workers
     if workers < 0:
         raise ValueError(f"workers must be at least 0, got {workers}")
+    check_alike(fabric, recipe.fields() | {"precision": precision})
     place = None if folder is None else Path(folder)
-    gpus = [fabric.device] if fabric.device.type == "cuda" else []
     with ExitStack() as stack:
         former = None
         if place is not None:
             former = first_does(fabric, lambda: _open(place, recipe, precision, fresh, stack))
-        stack.enter_context(torch.random.fork_rng(devices=gpus))
+        stack.enter_context(random_state.kept(fabric.device))
         training = _Training(fabric, recipe, place, precision, on_row)
         if place is not None and former is not None:
             training.restore(place, former)
         return training.run(workers, progress and fabric.is_global_zero)
+
+
+def _check_caller(folder: str | os.PathLike[str] | None) -> None:
+    """Raise ValueError for an empty folder name, and inside contexts that would reach into every step."""
+    if folder is not None and not os.fspath(folder):
+        raise ValueError("folder must name a folder, or be None to keep nothing, got ''")
+    if not torch.is_grad_enabled():
+        raise ValueError("train needs gradients: call it outside torch.no_grad and torch.inference_mode")
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise ValueError("train has an argument for its precision: call it outside torch.autocast")
 
 
 def _open(folder: Path, recipe: Recipe, precision: str, fresh: bool, stack: ExitStack) -> dict[str, Any] | None:
@@ -93,27 +114,6 @@ class _Progress:
     cpu_seconds: float = 0.0
 
 
-class _Loss(nn.Module):
-    """The recipe's loss as a module's forward, so that averaging and autocast cover whatever it calls of the model."""
-
-    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
-        super().__init__()
-        self.recipe, self.model = recipe, model
-
-    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        result = self.recipe.loss(self.model, batch)
-        loss, logs = result if isinstance(result, tuple) else (result, {})
-        _check_new(self.recipe, "loss", logs)
-        return loss, {name: value.detach() for name, value in logs.items()}
-
-
-def _check_new(recipe: Recipe, method: str, names: Iterable[str]) -> None:
-    """Raise ValueError where a recipe's method names a number as the curve's own columns are named."""
-    for name in names:
-        if name in checkpoint.FIRST_COLUMNS:
-            raise ValueError(f"{method} of the recipe {recipe.name} returns {name!r}, which the curve has already")
-
-
 class _Training:
     """Everything that is alive while a recipe trains."""
 
@@ -127,12 +127,17 @@ class _Training:
     ) -> None:
         self.fabric, self.recipe, self.folder, self.precision = fabric, recipe, folder, precision
         self.on_row = on_row
-        torch.manual_seed(recipe.seed)
+        random_state.seed_start(recipe.seed)
         self.model = recipe.model()
+        if not self.model.training:
+            raise ValueError(f"model() of the recipe {recipe.name} returns a model in eval mode; parts of it may be")
+        self.in_eval = [module for module in self.model.modules() if not module.training]
+        warn_of_batch_statistics(fabric, self.model)
         self.optimiser: Optimizer = recipe.optimiser(self.model)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.loss, self.stepper = fabric.setup(_Loss(recipe, self.model), self.optimiser)
+        self.loss, self.stepper = fabric.setup(Loss(recipe, self.model), self.optimiser)
         self.data = recipe.data()
+        check_alike(fabric, {"data": self.data.description})
         self.progress = _Progress()
         self.started = (0.0, 0.0)
 
@@ -158,10 +163,11 @@ class _Training:
     def _steps(self, workers: int, show: bool) -> None:
         recipe, progress, fabric = self.recipe, self.progress, self.fabric
         if not progress.rows:
+            self._save()  # from now on a kill of a fresh start cannot bring the former training back
             self._add_row()
         steps = Steps(progress.step, recipe.steps, recipe.batch, fabric.global_rank, fabric.world_size)
         batches = loader(recipe, self.data, steps, workers, pin=fabric.device.type == "cuda")
-        self.model.train()
+        self._train_mode()
         bar = tqdm(total=recipe.steps, initial=progress.step, desc=recipe.name, unit=" steps", disable=not show)
         with bar, StopRequest() as request:
             for batch, failure in batches:
@@ -175,15 +181,16 @@ class _Training:
                     self._add_row()
                 if last or progress.step % recipe.checkpoint_every == 0:
                     self._save()
+            self._agree("", request.number)  # asked in the last step, or while it was measured
 
     def _step(self, batch: Any) -> float:
         """Take one step on a batch and return the loss before it, averaged over all processes."""
         step, fabric = self.progress.step, self.fabric
         for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.recipe.factor(step)
-        # dropout is a function of (seed, step, process), so that a resumed run draws what a straight one did
-        seed = np.random.SeedSequence([self.recipe.seed, step, fabric.global_rank]).generate_state(1)
-        torch.manual_seed(int(seed[0]))
+            group["lr"] = float(rate * self.recipe.factor(step))
+            if not math.isfinite(group["lr"]):
+                raise Diverged(self._diverged(f"the learning rate is {group['lr']}"))
+        random_state.seed_step(self.recipe.seed, step, fabric.global_rank)
         loss, logs = self.loss(moved(batch, fabric.device))
         names = ["loss", *sorted(logs)]
         values = torch.stack([loss.detach(), *(logs[name].to(loss) for name in names[1:])])
@@ -192,6 +199,7 @@ class _Training:
             raise Diverged(self._diverged(f"the loss is {numbers[0]}"))
         self.stepper.zero_grad()
         fabric.backward(loss)
+        check_all_used(fabric, self.model)
         clip = self.recipe.clip or math.inf
         norm = fabric.clip_gradients(self.loss, self.stepper, max_norm=clip, error_if_nonfinite=False)
         # in half precision too large gradients are usual, and its loss scaler skips those steps by itself
@@ -203,9 +211,15 @@ class _Training:
         self.progress.summed += 1
         return numbers[0]
 
-    def _diverged(self, what: str) -> str:
+    def _diverged(self, what: str, taken: str = "this step was not taken") -> str:
         kept = f"; the last checkpoint in {self.folder} is unharmed" if self.folder else ""
-        return f"{self.recipe.name}, step {self.progress.step}: {what}; this step was not taken{kept}"
+        return f"{self.recipe.name}, step {self.progress.step}: {what}; {taken}{kept}"
+
+    def _train_mode(self) -> None:
+        """Put the model into training mode, but for the parts that the recipe made in eval mode."""
+        self.model.train()
+        for module in self.in_eval:
+            module.training = False
 
     def _agree(self, failure: str, number: int) -> None:
         """Stop all processes before a step when one of them was asked to (by signal `number`), or has no batch."""
@@ -228,7 +242,7 @@ class _Training:
         if progress.summed:
             row |= {name: total / progress.summed for name, total in progress.sums.items()}
             row["learning_rate"] = float(self.optimiser.param_groups[0]["lr"])
-        row |= measured
+        row = {name: value for name, value in (row | measured).items() if math.isfinite(value)}
         progress.rows.append(row)
         progress.sums, progress.summed = {}, 0
         if self.on_row is not None and self.fabric.is_global_zero:
@@ -237,9 +251,8 @@ class _Training:
     def _validated(self) -> dict[str, float]:
         self.model.eval()
         with torch.no_grad():
-            values: Mapping[str, float] = self.recipe.validate(self.model)
-        self.model.train()
-        _check_new(self.recipe, "validate", values)
+            values = check_named(self.recipe, "validate", self.recipe.validate(self.model))
+        self._train_mode()
         return {name: float(value) for name, value in values.items()}
 
     def _clock(self) -> tuple[float, float]:
@@ -251,7 +264,8 @@ class _Training:
         )
 
     def _save(self) -> Path | None:
-        """Write the checkpoint (first process), or nothing where there is no folder."""
+        """Write the checkpoint (first process), or nothing where there is no folder; raise Diverged first."""
+        first_does(self.fabric, self._check_weights)
         folder = self.folder
         if folder is None:
             return None
@@ -264,6 +278,15 @@ class _Training:
             "scaler": self.fabric.strategy.precision.state_dict(),
         }
         return first_does(self.fabric, lambda: checkpoint.save(folder, state, self.recipe))
+
+    def _check_weights(self) -> None:
+        """Raise Diverged where a weight is not finite: a step with a finite gradient may have made it."""
+        for name, weight in self.model.named_parameters():
+            if not torch.isfinite(weight).all():
+                raise Diverged(self._diverged(f"the weight {name} is not finite", "nothing was saved"))
+        for name, buffer in self.model.named_buffers():
+            if torch.isnan(buffer).any():  # an infinite one may be a mask
+                raise Diverged(self._diverged(f"the buffer {name} is not a number", "nothing was saved"))
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Go back to where a checkpoint was written."""

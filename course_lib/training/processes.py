@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,7 +15,7 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from lightning_fabric.plugins.precision import Precision as FullPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -93,6 +94,40 @@ def mean_over_processes(value: Tensor) -> Tensor:
         torch.distributed.all_reduce(total)
         total = total / torch.distributed.get_world_size()
     return total
+
+
+def check_alike(fabric: Fabric, values: Mapping[str, Any]) -> None:
+    """Raise ValueError in all processes where a value differs from that of the first process."""
+    first = fabric.broadcast(dict(values))
+    names = [name for name in {**first, **values} if repr(first.get(name)) != repr(values.get(name))]
+    place = fabric.device if fabric.world_size > 1 else None
+    if mean_over_processes(torch.tensor(float(bool(names)), device=place)) > 0:
+        found = [f"{name} is {first.get(name)!r} in the first process and {values.get(name)!r} here" for name in names]
+        what = "; ".join(found) or "another process differs from the first"
+        raise ValueError(f"all processes must train the same: {what}")
+
+
+def warn_of_batch_statistics(fabric: Fabric, model: nn.Module) -> None:
+    """Warn, in the first of several processes, of layers whose statistics are of one process's slice of the batch."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    alone = any(layer.training and not isinstance(layer, nn.SyncBatchNorm) for layer in layers)
+    if alone and fabric.world_size > 1 and fabric.is_global_zero:
+        warnings.warn(
+            f"BatchNorm takes its statistics from each process's own slice of the batch: {fabric.world_size} processes "
+            "do not give the weights of one",
+            stacklevel=2,
+        )
+
+
+def check_all_used(fabric: Fabric, model: nn.Module) -> None:
+    """Raise ValueError where a gradient is missing in one of several processes: then averages would wait for it."""
+    if fabric.world_size > 1:
+        missing = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+        if missing:
+            raise ValueError(
+                f"with several processes the loss must use every parameter that is trained, it does not use "
+                f"{', '.join(missing)}; freeze them (requires_grad_(False)), or add 0 * their sum to the loss"
+            )
 
 
 def first_does(fabric: Fabric, action: Callable[[], _T]) -> _T:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from torch.utils.data import default_collate
 Row = dict[str, float]
 """One row of a curve: step, seconds, cpu_seconds, loss, learning_rate, and what the recipe logs and validates."""
 
-UNIMPORTANT = ("about", "checkpoint_every")
+UNIMPORTANT = ("about", "checkpoint_every", "aim")
 """Fields that may differ between a checkpoint and the recipe that goes on with it: they change no number."""
 
 
@@ -57,19 +58,31 @@ class Recipe(ABC):
         """Check the fields; a subclass that has its own check calls this one too."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", self.name):
             raise ValueError(f'name must be letters, digits, "_", "-" or "." (it names a folder), got {self.name!r}')
-        least = {"steps": 1, "batch": 1, "seed": 0, "validate_every": 1, "checkpoint_every": 1}
-        for field, smallest in least.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-                raise ValueError(
-                    f"{field} of the recipe {self.name} must be a whole number >= {smallest}, got {value!r}"
-                )
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip of the recipe {self.name} must be positive or None, got {self.clip!r}")
+        self.check_whole(1, "steps", "batch", "validate_every", "checkpoint_every")
+        self.check_whole(0, "seed")
+        if self.clip is not None:
+            self.check_positive("clip")
+
+    def check_whole(self, least: int, *names: str) -> None:
+        """Raise ValueError for fields that are no whole numbers >= `least`."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} of the recipe {self.name} must be a whole number >= {least}, got {value!r}")
+
+    def check_positive(self, *names: str) -> None:
+        """Raise ValueError for fields that are no positive, finite numbers."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+                raise ValueError(f"{name} of the recipe {self.name} must be a positive number, got {value!r}")
 
     @abstractmethod
     def model(self) -> nn.Module:
-        """Return the untrained model; torch's random numbers have been seeded with `seed` just before."""
+        """Return the untrained model; torch, NumPy and `random` have been seeded with `seed` just before.
+
+        In training mode; parts of it that are in eval mode (a frozen normalisation, say) stay so.
+        """
 
     @abstractmethod
     def data(self) -> Data:
@@ -79,7 +92,9 @@ class Recipe(ABC):
     def loss(self, model: Any, batch: Any) -> Tensor | tuple[Tensor, Mapping[str, Tensor]]:
         """Return the loss of a batch, a scalar: the mean over its samples; or (loss, {name: scalar to be logged}).
 
-        Where the mean is over something else (boxes that matched, say), divide by `mean_over_processes(count)`.
+        Where the mean is over something else (boxes that matched, say), divide by `mean_over_processes(count)`. Random
+        numbers may be drawn from torch, NumPy and `random`, which are seeded before each step. With several processes
+        every parameter that is trained must be used in every step.
         """
 
     @abstractmethod
@@ -95,7 +110,10 @@ class Recipe(ABC):
         return default_collate(list(samples))
 
     def validate(self, model: Any) -> Mapping[str, float]:
-        """Return what the curve shows beside the loss; the model is in eval mode, gradients are off."""
+        """Return what the curve shows beside the loss; the model is in eval mode, gradients are off.
+
+        What is not finite (the score of a class that never came) is left out of the row; so are logs of the loss.
+        """
         return {}
 
     def fields(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,59 @@ class Lopsided(Weighted):
         return super().validate(model)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Normed(Weighted):
+    """A normalisation over the batch; frozen, it takes no statistics."""
+
+    frozen: bool = False
+
+    def model(self) -> nn.Module:
+        norm = nn.BatchNorm1d(8)
+        return nn.Sequential(nn.Linear(2, 8), norm.eval() if self.frozen else norm, nn.Tanh(), nn.Linear(8, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle(Weighted):
+    """A layer that the loss does not use."""
+
+    def model(self) -> nn.Module:
+        model = super().model()
+        model.add_module("spare", nn.Identity())
+        model.get_submodule("spare").register_parameter("weight", nn.Parameter(torch.zeros(2)))
+        return model
+
+
+class Elsewhere:
+    """Other samples under another name."""
+
+    description = "points of a circle"
+
+    def sample(self, index: int) -> dict[str, Tensor]:
+        return {"x": torch.zeros(2), "y": torch.zeros(1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Weighted):
+    """What lies on each machine is not the same."""
+
+    def data(self) -> Any:
+        return Elsewhere() if RANK else super().data()
+
+
 def attempt(recipe: Toy, folder: Path, **options: Any) -> dict[str, Any]:
     Lopsided.steps_seen = -1  # type: ignore[attr-defined]
     try:
-        result = train(recipe, folder, device="cpu", progress=False, **options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = train(recipe, folder, device="cpu", progress=False, **options)
     except BaseException as error:
         return {"error": type(error).__name__, "message": str(error)}
     curve = [{k: v for k, v in row.items() if "seconds" not in k} for row in result.curve]
-    return {"weights": [p.tolist() for p in result.model.parameters()], "curve": curve}
+    return {
+        "weights": [p.tolist() for p in result.model.parameters()],
+        "curve": curve,
+        "warnings": [str(warning.message) for warning in caught if "BatchNorm" in str(warning.message)],
+    }
 
 
 def main(folder: Path) -> None:
@@ -88,6 +134,11 @@ def main(folder: Path) -> None:
         # each process of these goes on with what the first one has read
         found["resumed"] = attempt(Lopsided(what="signal"), shared / "signal", on_row=seen.append)
         found["rows"] = {"steps": [row["step"] for row in seen]}
+        found["normed"] = attempt(Normed(), shared / "normed")
+        found["frozen"] = attempt(Normed(frozen=True), shared / "frozen")
+        found["idle"] = attempt(Idle(), shared / "idle")
+        found["seeds"] = attempt(Weighted(seed=RANK), shared / "seeds")
+        found["elsewhere"] = attempt(Found(), shared / "elsewhere")
         found["odd"] = attempt(Weighted(batch=9), shared / "odd")
         # a folder that only the first process cannot have
         (shared / "file").touch()

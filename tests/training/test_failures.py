@@ -6,14 +6,17 @@ Oracle: the checkpoint's bytes before, and the straight run after the cause is g
 import errno
 import math
 import os
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from course_lib.files import CannotWrite
-from course_lib.training import Diverged, UnreadableData, train
+from course_lib.training import Diverged, FolderInUse, UnreadableData, train
 from tests.training.processes import pipe, read, same, start
 from tests.training.toy import Exploding, Toy
 
@@ -98,7 +101,7 @@ def test_unreadable_data(tmp_path: Path, workers: int) -> None:
         )
     assert str(caught.value) == "toy, step 7: sample 29 cannot be read: OSError: the disk does not answer"
     assert read(tmp_path)["step"] == 6
-    assert kept.keys() == {4, 6}
+    assert kept.keys() == {0, 2, 4, 6}
 
 
 def test_samples_that_fit_no_batch() -> None:
@@ -156,10 +159,106 @@ def test_a_validation_that_fails(tmp_path: Path) -> None:
 
     class Failing(Toy):
         def validate(self, model: Any) -> dict[str, float]:
-            if (tmp_path / "checkpoint.pt").exists():
+            if read(tmp_path)["step"]:
                 raise FileNotFoundError("the set has gone")
             return {}
 
     with pytest.raises(FileNotFoundError, match="the set has gone"):
         train(Failing(), tmp_path, device="cpu", progress=False)
     assert read(tmp_path)["step"] == 3
+
+
+class Spoiled(torch.optim.SGD):
+    """Step `at` changes a parameter group or a weight as the caller says."""
+
+    def __init__(self, weights: Any, spoil: Any, at: int) -> None:
+        super().__init__(weights, lr=0.05)
+        self.spoil, self.left = spoil, at
+
+    def step(self, closure: Any = None) -> Any:
+        super().step(closure)
+        self.left -= 1
+        if self.left == 0:
+            self.spoil(self.param_groups[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaping(Toy):
+    """Step 8 makes a weight infinite, or would be taken with a learning rate that is none."""
+
+    checkpoint_every: int = 1
+    rates: bool = False
+    at: int = 8
+
+    def factor(self, step: int) -> float:
+        return math.nan if self.rates and step == self.at - 1 else 1.0
+
+    def optimiser(self, model: Any) -> torch.optim.Optimizer:
+        at = -1 if self.rates else self.at
+        return Spoiled(model.parameters(), lambda group: group["params"][0].data.fill_(math.inf), at)
+
+
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        (True, "toy, step 7: the learning rate is nan; this step was not taken"),
+        (False, "toy, step 8: the weight 0.weight is not finite; nothing was saved"),
+    ],
+)
+def test_weights_that_diverge_are_not_kept(tmp_path: Path, rates: bool, words: str) -> None:
+    """Oracle: the checkpoint of step 7 keeps its bytes and is finite, although no loss was ever seen to be infinite."""
+    kept: dict[int, bytes] = {}
+    with pytest.raises(Diverged) as caught:
+        train(Leaping(rates=rates), tmp_path, device="cpu", progress=False, on_row=remember(tmp_path, kept))
+    assert str(caught.value).startswith(words)
+    assert "is unharmed" in str(caught.value)
+    state = read(tmp_path)
+    assert state["step"] == 7
+    assert all(torch.isfinite(weight).all() for weight in state["model"].values())
+    if 8 in kept:
+        assert (tmp_path / "checkpoint.pt").read_bytes() == kept[8]
+
+
+def test_weights_that_diverge_in_the_last_step_are_no_result() -> None:
+    """Oracle: the error, although nothing is kept and no loss follows; a NaN among running statistics too."""
+    with pytest.raises(Diverged, match=r"^toy, step 12: the weight 0\.weight is not finite; nothing was saved$"):
+        train(Leaping(at=12), device="cpu", progress=False)
+
+    class Statistics(Toy):
+        def model(self) -> torch.nn.Module:
+            norm = torch.nn.BatchNorm1d(2)
+            norm.get_buffer("running_mean").fill_(math.nan)
+            return torch.nn.Sequential(norm, torch.nn.Linear(2, 1))
+
+    with pytest.raises(Diverged, match=r"^toy, step 0: the buffer 0\.running_mean is not a number"):
+        train(Statistics(), device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("when", ["start", "later"])
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, when: str) -> None:
+    """Oracle: torch's reader of weights alone refuses NumPy's numbers; the last good checkpoint stays."""
+
+    class Numpy(Toy):
+        def optimiser(self, model: Any) -> torch.optim.Optimizer:
+            if when == "later":
+                return Spoiled(model.parameters(), lambda group: group.update(momentum=np.float64(0.5)), 5)
+            return torch.optim.AdamW(model.parameters(), lr=self.rate, betas=(np.float64(0.9), np.float64(0.99)))  # type: ignore[arg-type]
+
+    with pytest.raises(TypeError, match=r"^optimiser of toy holds more than tensors, numbers.*float\(\)"):
+        train(Numpy(), tmp_path, device="cpu", progress=False)
+    assert (read(tmp_path)["step"] == 3) if when == "later" else not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_folder_is_held_against_the_same_process_too(tmp_path: Path) -> None:
+    """Oracle: the error of the inner training; the outer one ends, and then the folder is free."""
+    refused = []
+
+    def inner(row: dict[str, float]) -> None:
+        (tmp_path / "other").mkdir(exist_ok=True)
+        with pytest.raises(FolderInUse, match="another training is writing"):
+            train(Toy(), tmp_path / "other" / ".." / "run", device="cpu", progress=False)
+        refused.append(row["step"])
+
+    train(Toy(), tmp_path / "run", device="cpu", progress=False, on_row=inner)
+    assert refused == [0, 2, 4, 6, 8, 10, 12]
+    assert train(Toy(), tmp_path / "run", device="cpu", progress=False).steps == 12

@@ -1,6 +1,7 @@
 """The loop in one process. Oracle: a training loop in plain torch, written out below."""
 
 import math
+import random
 from collections import namedtuple
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,11 +75,12 @@ def test_a_dropped_unit_and_a_clip_show() -> None:
 
 
 def test_nothing_outside_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
-    """Oracle: torch's random state, the folder and both output streams before and after."""
+    """Oracle: all random states, the folder and both output streams before and after."""
     monkeypatch.chdir(tmp_path)
-    before = torch.get_rng_state()
+    before = torch.get_rng_state(), repr(np.random.get_state()), random.getstate()  # noqa: NPY002
     train(Toy(), device="cpu", progress=False)
-    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (repr(np.random.get_state()), random.getstate()) == before[1:]  # noqa: NPY002
     assert list(tmp_path.iterdir()) == []
     assert capfd.readouterr() == ("", "")
 
@@ -197,8 +199,9 @@ def test_precision(precision: Any, bits: int) -> None:
         ({"seed": -1}, "seed of the recipe toy must be a whole number >= 0, got -1"),
         ({"validate_every": True}, "validate_every of the recipe toy must be a whole number >= 1, got True"),
         ({"checkpoint_every": 0}, "checkpoint_every of the recipe toy must be a whole number >= 1, got 0"),
-        ({"clip": 0.0}, "clip of the recipe toy must be positive or None, got 0.0"),
-        ({"clip": math.nan}, "clip of the recipe toy must be positive or None, got nan"),
+        ({"clip": 0.0}, "clip of the recipe toy must be a positive number, got 0.0"),
+        ({"clip": math.nan}, "clip of the recipe toy must be a positive number, got nan"),
+        ({"clip": True}, "clip of the recipe toy must be a positive number, got True"),
         ({"name": "a/b"}, "it names a folder"),
     ],
 )
@@ -259,3 +262,83 @@ def test_fields_are_what_a_file_holds() -> None:
     assert fields["sizes"] == [2, 8, 1]
     assert not {"about", "checkpoint_every"} & set(fields)
     assert issubclass(Toy, Recipe)
+
+
+def test_contexts_of_the_caller_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the messages; inside autocast "32-true" would train with rounded weights that are never renewed."""
+    monkeypatch.chdir(tmp_path)
+    with torch.autocast("cpu"), pytest.raises(ValueError, match=r"call it outside torch\.autocast"):
+        train(Toy(), "run", device="cpu", progress=False)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context, pytest.raises(ValueError, match=r"outside torch\.no_grad and torch\.inference_mode"):
+            train(Toy(), "run", device="cpu", progress=False)
+    with pytest.raises(ValueError, match="folder must name a folder, or be None to keep nothing, got ''"):
+        train(Toy(), "", device="cpu", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_recipe_has_frozen_stays_so() -> None:
+    """Oracle: a normalisation in eval mode keeps its statistics; a model that is in eval mode as a whole is refused."""
+
+    class Frozen(Toy):
+        def model(self) -> nn.Module:
+            return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8).eval(), nn.Dropout(0.5), nn.Linear(8, 1))
+
+        def loss(self, model: Any, batch: Any) -> Any:
+            assert [part.training for part in model] == [True, False, True, True]
+            return super().loss(model, batch)
+
+    model: Any = train(Frozen(), device="cpu", progress=False).model
+    assert int(model[1].num_batches_tracked) == 0
+
+    class Asleep(Toy):
+        def model(self) -> nn.Module:
+            return super().model().eval()
+
+    with pytest.raises(ValueError, match=r"model\(\) of the recipe toy returns a model in eval mode"):
+        train(Asleep(), device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (lambda loss: loss.repeat(4), r"a scalar tensor.*got torch.float32 of shape \(4,\)"),
+        (lambda loss: loss.item(), "a scalar tensor.*got float"),
+        (lambda loss: (loss, {"two": loss.repeat(2)}), r"numbers, 'two' is a torch.float32 of shape \(2,\)"),
+        (lambda loss: (loss, {"word": "1"}), "'word' is a str"),
+    ],
+)
+def test_a_loss_is_a_scalar(result: Any, message: str) -> None:
+    """Oracle: the recipe, what came and what was expected."""
+
+    class Odd(Toy):
+        def loss(self, model: Any, batch: Any) -> Any:
+            return result(super().loss(model, batch)[0])
+
+    with pytest.raises(TypeError, match=f"^loss of the recipe toy must .*{message}"):
+        train(Odd(), device="cpu", progress=False)
+
+
+def test_numbers_that_are_logged() -> None:
+    """Oracle: means by hand; what is not finite leaves its cell empty, so that a curve can be recorded as JSON."""
+
+    class Logs(Toy):
+        def loss(self, model: Any, batch: Any) -> Any:
+            loss = super().loss(model, batch)[0]
+            return loss, {"half": 0.5, "small": np.float32(0.25), "one": torch.ones(1, 1), "never": math.nan}
+
+        def validate(self, model: Any) -> Any:
+            return {"score": 2, "tensor": torch.tensor(3.0), "absent": math.nan}
+
+    first, *rows = train(Logs(), device="cpu", progress=False).curve
+    assert {key: first[key] for key in first if "seconds" not in key} == {"step": 0, "score": 2, "tensor": 3}
+    for row in rows:
+        assert (row["half"], row["small"], row["one"], row["score"]) == (0.5, 0.25, 1, 2)
+        assert not {"never", "absent"} & set(row)
+
+    class Text(Toy):
+        def validate(self, model: Any) -> Any:
+            return {"score": "good"}
+
+    with pytest.raises(TypeError, match=r"^validate of the recipe toy must return numbers, 'score' is a str"):
+        train(Text(), device="cpu", progress=False)

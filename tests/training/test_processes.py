@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +68,22 @@ def test_two_processes_give_the_weights_of_one(together: Any, alone: dict[str, A
         ("loss", "Diverged: weighted, step 7: the loss is inf; this step was not taken", ""),
         ("signal", "Stopped: stopped after step 8 of 12", ""),
         ("validation", "CannotWrite: nothing can be measured", "OtherProcessFailed: nothing can be measured"),
+        (
+            "seeds",
+            "ValueError: all processes must train the same: another process differs from the first",
+            "ValueError: all processes must train the same: seed is 0 in the first process and 1 here",
+        ),
+        (
+            "elsewhere",
+            "ValueError: all processes must train the same: another process differs from the first",
+            "ValueError: all processes must train the same: data is 'points of a square' in the first process and "
+            "'points of a circle' here",
+        ),
+        (
+            "idle",
+            "ValueError: with several processes the loss must use every parameter that is trained, it does not",
+            "",
+        ),
         ("odd", "ValueError: batch of weighted is 9, not a multiple of 2 processes", ""),
         ("file", "FileExistsError: [Errno 17] File exists", "OtherProcessFailed: [Errno 17] File exists"),
     ],
@@ -88,6 +103,20 @@ def test_all_go_on_from_what_the_first_has_read(together: Any, alone: dict[str, 
         assert found[rank]["rows"] == {"steps": [10, 12] if rank == 0 else []}
 
 
+def test_statistics_of_a_slice_are_told(together: Any, tmp_path: Path) -> None:
+    """Oracle: one process, which takes other statistics; no word where there is nothing to tell, or from the second."""
+    _, found = together
+    words = "BatchNorm takes its statistics from each process's own slice of the batch: 2 processes do not give"
+    assert [len(found[rank]["normed"]["warnings"]) for rank in (0, 1)] == [1, 0]
+    assert found[0]["normed"]["warnings"][0].startswith(words)
+    assert found[0]["frozen"]["warnings"] == found[0]["weighted"]["warnings"] == []
+    one = several.attempt(several.Normed(), tmp_path / "normed")
+    assert one["warnings"] == []
+    with pytest.raises(AssertionError):
+        assert_close(found[0]["normed"], one)
+    assert_close(found[0]["frozen"], several.attempt(several.Normed(frozen=True), tmp_path / "frozen"))
+
+
 def node(folder: Path, rank: int, world: int, local: int, port: int) -> None:
     """One process as torchrun starts it, by the variables that torchrun documents."""
     os.environ |= {
@@ -100,7 +129,7 @@ def node(folder: Path, rank: int, world: int, local: int, port: int) -> None:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "TORCHELASTIC_RUN_ID": "test",
-        "TORCHELASTIC_USE_AGENT_STORE": "False",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     torch.set_num_threads(1)
     found = several.attempt(several.Weighted(), folder / "run")
@@ -109,10 +138,8 @@ def node(folder: Path, rank: int, world: int, local: int, port: int) -> None:
 
 def test_two_machines_of_two_processes(tmp_path: Path, alone: dict[str, Any]) -> None:
     """Oracle: one process; the machines are this one, twice."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [start(node, tmp_path, rank, 4, 2, port) for rank in range(4)]
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # any free port
+    processes = [start(node, tmp_path, rank, 4, 2, store.port) for rank in range(4)]
     for process in processes:
         process.join(120)
     codes = [process.exitcode for process in processes]

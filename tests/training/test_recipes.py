@@ -1,7 +1,9 @@
 """The recipes that are listed by name. Oracle: their own fields; the straight run of two steps."""
 
 import copy
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +51,36 @@ def test_the_files_of_the_package_list_them() -> None:
     assert [recipe.name for recipe in listed] == recipes.names()
     assert all(recipe.about and "\n" not in recipe.about for recipe in listed)
     assert all(recipe.fields()["seed"] == recipe.seed for recipe in listed)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "values"),
+    [
+        ("espcn-x3", "scale", [0, 2.5, True]),
+        ("espcn-x3", "patch", [0]),
+        ("espcn-x3", "warm_up", [-5, 0.5]),
+        ("espcn-x3", "rate", [-1.0, 0, "x", math.nan, math.inf, True]),
+        ("espcn-x3", "last", [0.0]),
+        ("espcn-x3", "contrast", [-1]),
+        ("espcn-x3", "aim", ["high"]),
+        ("espcn-x3", "added", [1, "no"]),
+        ("espcn-x3", "clip", [True, -1, "x"]),
+        ("segment-bilinear", "decoder", ["x", None]),
+        ("segment-bilinear", "side", [0, 24, "96"]),
+        ("segment-bilinear", "rank", [0]),
+        ("segment-bilinear", "fitted", [0]),
+        ("segment-bilinear", "held_out", [0]),
+        ("segment-bilinear", "warm_up", [-1]),
+        ("segment-bilinear", "rate", [0.0]),
+        ("segment-bilinear", "object_size", [(1, 500), (20, 10), 16]),
+    ],
+)
+def test_fields_out_of_range_are_refused(name: str, field: str, values: list[Any]) -> None:
+    """Oracle: the name of the field and what came, before anything is trained."""
+    for value in values:
+        with pytest.raises(ValueError, match=rf"{field}.*got") as caught:
+            recipes.get(name, **{field: value})
+        assert name in str(caught.value)
 
 
 @pytest.mark.parametrize("name", recipes.names())

@@ -8,10 +8,12 @@ import random
 import signal
 import sys
 import threading
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -32,30 +34,39 @@ def straight(recipe: Toy, folder: Path) -> dict[str, Any]:
     return read(folder)
 
 
-def run(recipe: Toy, folder: Path, steps: Connection, workers: int) -> None:
-    """Train in a process of its own, telling the steps as they are done."""
+def run(recipe: Toy, folder: Path, steps: Connection, workers: int, wait_at: int, go: Connection) -> None:
+    """Train in a process of its own, telling the steps as they are done; after step `wait_at`, wait for a word."""
     torch.set_num_threads(1)
     # a forked worker sees that its training has gone; one that the server of these processes forks would not
     multiprocessing.set_start_method("fork", force=True)
     os.setsid()  # a group of its own, which can be signalled as a whole
     options: dict[str, Any] = {"device": "cpu", "progress": False, "workers": workers}
+
+    def tell(row: dict[str, float]) -> None:
+        steps.send(int(row["step"]))
+        if row["step"] == wait_at:
+            go.recv()
+
     try:
-        train(recipe, folder, **options, on_row=lambda row: steps.send(int(row["step"])))
+        train(recipe, folder, **options, on_row=tell)
     except Stopped:
         sys.exit(STOPPED)
 
 
-def killed_at(step: int, folder: Path, number: int, pause: float = 0.0, workers: int = 0) -> int | None:
-    """Start or go on, send the signal to the whole group when `step` has been told, and return the exit code."""
-    listener, teller = pipe()
-    process = start(run, LONG, folder, teller, workers)
+def signalled_at(step: int, folder: Path, number: int, pause: float = 0.0, more: int = 0, workers: int = 0) -> Any:
+    """Start or go on, send the signal to the whole group when `step` has been told, and return the exit code.
+
+    The training takes at most `more` further steps before the signal has been sent, however long that takes.
+    """
+    (listener, teller), (word, go) = pipe(), pipe()
+    process = start(run, LONG, folder, teller, workers, step + more, word)
     teller.close()
     while listener.recv() < step:
         pass
-    if pause:
-        process.join(pause)
+    process.join(pause)
     assert process.pid is not None
     os.killpg(process.pid, number)
+    go.send("the signal is sent")
     process.join()
     return process.exitcode
 
@@ -66,7 +77,7 @@ def test_killed_anywhere_and_gone_on_with(tmp_path: Path, seed: int) -> None:
     """Oracle: the straight run. Several kills in one training, at random steps and moments within them."""
     choose = random.Random(seed)
     killed = [
-        killed_at(step, tmp_path / "run", signal.SIGKILL, choose.uniform(0, 0.01))
+        signalled_at(step, tmp_path / "run", signal.SIGKILL, choose.uniform(0, 0.01), more=2)
         for step in sorted(choose.sample(range(1, 38), 4))
     ]
     assert killed == [-signal.SIGKILL] * 4
@@ -84,7 +95,7 @@ def test_killed_anywhere_and_gone_on_with(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_all_processes_lets_the_step_end(tmp_path: Path, number: int) -> None:
     """Oracle: the straight run without workers. A terminal and a cluster signal the worker processes as well."""
-    assert killed_at(7, tmp_path / "run", number, workers=1) == STOPPED
+    assert signalled_at(7, tmp_path / "run", number, workers=1) == STOPPED
     assert read(tmp_path / "run")["step"] >= 7
     train(LONG, tmp_path / "run", device="cpu", progress=False)
     assert same(read(tmp_path / "run"), straight(LONG, tmp_path / "straight"))
@@ -93,13 +104,14 @@ def test_a_signal_to_all_processes_lets_the_step_end(tmp_path: Path, number: int
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_a_worker_that_outlives_its_training_does_not_hold_the_folder(tmp_path: Path) -> None:
     """Oracle: a second training right after the first was killed alone; its worker notices within seconds."""
-    listener, teller = pipe()
-    process = start(run, LONG, tmp_path, teller, 1)
+    (listener, teller), (word, go) = pipe(), pipe()
+    process = start(run, LONG, tmp_path, teller, 1, 4, word)
     teller.close()
     while listener.recv() < 4:
         pass
     process.kill()
     process.join()
+    go.close()  # the training waited for it until it was killed
     assert train(LONG, tmp_path, device="cpu", progress=False).steps == 40
 
 
@@ -261,16 +273,24 @@ def flip(data: bytes) -> bytes:
 
 
 def foreign(data: bytes) -> bytes:
-    stream = io.BytesIO()
-    torch.save({"weight": torch.zeros(3)}, stream)
-    return stream.getvalue()
+    return saved({"weight": torch.zeros(3)})
 
 
 def wicked(data: bytes) -> bytes:
     return pickle.dumps(print)
 
 
-@pytest.mark.parametrize("damage", [cut, flip, foreign, wicked, lambda data: b"", lambda data: b"garbage" * 99])
+def saved(value: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream)
+    return stream.getvalue()
+
+
+def empty(data: bytes) -> bytes:
+    return saved({"format": torch.load(io.BytesIO(data))["format"]})
+
+
+@pytest.mark.parametrize("damage", [cut, flip, foreign, wicked, empty, lambda data: b"", lambda data: b"garbage" * 99])
 def test_a_damaged_checkpoint_is_an_error_that_says_so(tmp_path: Path, damage: Any) -> None:
     """Oracle: the kind of error and its sentence; the file is left as it is; `fresh` goes on without it."""
     train(Toy(), tmp_path, device="cpu", progress=False)
@@ -316,3 +336,101 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
         other.kill()
         other.join()
     assert train(Toy(), tmp_path, device="cpu", progress=False).steps == 12
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_workers_go_on(tmp_path: Path) -> None:
+    """Oracle: the straight run without workers; the batches that were made ahead of the stop are made again."""
+    recipe = Toy(validate_every=1)
+    with pytest.raises(Stopped):
+        train(recipe, tmp_path / "run", device="cpu", progress=False, workers=2, on_row=Interrupt(5))
+    train(recipe, tmp_path / "run", device="cpu", progress=False, workers=2)
+    assert same(read(tmp_path / "run"), straight(recipe, tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_asked_to_stop_in_the_last_step(tmp_path: Path, name: str) -> None:
+    """Oracle: who asked hears of it, so that a loop over trainings ends; the training itself is finished."""
+    number = signal.Signals[name]
+    with pytest.raises(Stopped, match=r"^stopped after step 12 of 12; .*checkpoint\.pt is complete$") as caught:
+        train(Toy(), tmp_path, device="cpu", progress=False, on_row=Interrupt(12, number))
+    assert caught.value.number == number
+    assert train(Toy(), tmp_path, device="cpu", progress=False, on_row=lambda row: pytest.fail("a step")).steps == 12
+
+
+class Drawing(Toy):
+    """A loss with chance from everywhere, as mixup and jittered boxes have it."""
+
+    def loss(self, model: Any, batch: Any) -> Any:
+        loss, logs = super().loss(model, batch)
+        chance = torch.rand(()) + float(np.random.rand()) + random.random()  # noqa: NPY002
+        return loss * chance, logs | {"chance": chance}
+
+    def model(self) -> torch.nn.Module:
+        model = super().model()
+        chance = random.random() + float(np.random.rand())  # noqa: NPY002
+        torch.nn.init.constant_(model.get_parameter("0.bias"), chance)
+        return model
+
+
+def test_chance_of_every_kind_goes_on(tmp_path: Path) -> None:
+    """Oracle: the straight run; the caller has drawn other numbers before each of them."""
+    recipe = Drawing(validate_every=1)
+    for seed, name in enumerate(("run", "run", "straight")):
+        np.random.seed(seed)  # noqa: NPY002
+        random.seed(seed)
+        try:
+            on_row = Interrupt(7 if seed == 0 else -1)
+            train(recipe, tmp_path / name, device="cpu", progress=False, on_row=on_row)
+        except Stopped:
+            assert seed == 0
+    assert same(read(tmp_path / "run"), read(tmp_path / "straight"))
+    chances = [row["chance"] for row in read(tmp_path / "run")["rows"][1:]]
+    assert len(set(chances)) == 12
+
+
+def test_a_schedule_in_numpy_goes_on(tmp_path: Path) -> None:
+    """Oracle: the straight run; torch's reader of weights alone refuses NumPy's numbers, and cos() of NumPy is one."""
+
+    class Cosine(Toy):
+        def factor(self, step: int) -> float:
+            return 0.5 * (1 + np.cos(np.pi * step / self.steps))  # type: ignore[no-any-return]
+
+    recipe = Cosine(validate_every=1)
+    with pytest.raises(Stopped):
+        train(recipe, tmp_path / "run", device="cpu", progress=False, on_row=Interrupt(6))
+    train(recipe, tmp_path / "run", device="cpu", progress=False)
+    assert same(read(tmp_path / "run"), straight(recipe, tmp_path / "straight"))
+
+
+def test_a_fresh_start_that_was_killed_is_gone_on_with(tmp_path: Path) -> None:
+    """Oracle: the former training does not come back; a kill is an error that nobody catches, before any checkpoint."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(row: dict[str, float]) -> None:
+        raise Killed
+
+    train(Toy(), tmp_path, device="cpu", progress=False)
+    with pytest.raises(Killed):
+        train(Toy(), tmp_path, device="cpu", progress=False, fresh=True, on_row=kill)
+    assert read(tmp_path)["step"] == 0
+    rows: list[Any] = []
+    train(Toy(), tmp_path, device="cpu", progress=False, on_row=rows.append)
+    assert [row["step"] for row in rows] == [0, 2, 4, 6, 8, 10, 12]
+
+
+def test_fields_that_change_no_number_may_change(tmp_path: Path) -> None:
+    """Oracle: gone on with; an aim is only told, also where a former checkpoint has kept it."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Aiming(Toy):
+        aim: float | None = None
+
+    train(Aiming(), tmp_path, device="cpu", progress=False)
+    state = torch.load(tmp_path / "checkpoint.pt")
+    assert "aim" not in state["recipe"]
+    state["recipe"]["aim"] = 32.2
+    torch.save(state, tmp_path / "checkpoint.pt")
+    assert train(Aiming(aim=3.0), tmp_path, device="cpu", progress=False).steps == 12

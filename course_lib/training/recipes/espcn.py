@@ -39,6 +39,17 @@ class EspcnRecipe(Recipe):
     contrast: float = 10.0
     aim: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        self.check_whole(1, "scale", "patch")
+        self.check_whole(0, "warm_up")
+        self.check_positive("rate", "last", "contrast")
+        if not isinstance(self.added, bool):
+            raise ValueError(f"added of the recipe {self.name} must be True or False, got {self.added!r}")
+        if self.aim is not None:
+            self.check_positive("aim")
+
     def model(self) -> ESPCN:
         """Return the network with the weights it starts from."""
         model = ESPCN(self.scale, added=self.added)

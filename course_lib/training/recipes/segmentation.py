@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +54,20 @@ class SegmentationRecipe(Recipe):
     warm_up: int = 100
 
     def __post_init__(self) -> None:
-        """Check the side, which the network halves four times."""
+        """Check the fields; the side is what the network halves four times."""
         super().__post_init__()
+        if self.decoder not in get_args(Decoder):
+            known = ", ".join(get_args(Decoder))
+            raise ValueError(f"decoder of the recipe {self.name} must be one of {known}, got {self.decoder!r}")
+        self.check_whole(1, "side", "rank", "fitted", "held_out")
+        self.check_whole(0, "warm_up")
+        self.check_positive("rate")
         if self.side < STRIDE or self.side % STRIDE:
             raise ValueError(f"side of the recipe {self.name} must be a multiple of {STRIDE}, got {self.side!r}")
+        try:
+            _scenes(self.seed, self.side, self.object_size)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the recipe {self.name} has no scenes: {error}") from error
 
     def model(self) -> SegmentationNet:
         """Return the network; where the decoder wants W, it is computed from training labels first."""

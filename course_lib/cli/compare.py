@@ -75,20 +75,25 @@ def summary(curves: "list[list[Row]]") -> dict[str, Any]:
     """Return, over the runs of one recipe: mean, spread and each run's value of everything in the last row, and the
     mean of every later row's.
 
-    spread: the sample standard deviation (0 for one run).
+    spread: the sample standard deviation (0 for one run). What a run does not have in a row (it was not finite) has no
+    mean there; the last row lacks it, the curve has None.
     """
     import statistics
 
     ends = [curve[-1] for curve in curves]
     last = {}
     for key in ends[0]:
-        if key not in ("step", "learning_rate"):
+        if key not in ("step", "learning_rate") and all(key in end for end in ends):
             runs = [end[key] for end in ends]
             spread = statistics.stdev(runs) if len(runs) > 1 else 0.0
             last[key] = {"mean": statistics.fmean(runs), "spread": spread, "runs": runs}
     columns = [key for key in ends[0] if not key.endswith("seconds")]
     rows = list(zip(*(curve[1:] for curve in curves), strict=True))  # row 0 has no loss
-    return {"last": last, "curve": {key: [statistics.fmean(r[key] for r in row) for row in rows] for key in columns}}
+    curve = {
+        key: [statistics.fmean(r[key] for r in row) if all(key in r for r in row) else None for row in rows]
+        for key in columns
+    }
+    return {"last": last, "curve": curve}
 
 
 def _record(

@@ -58,7 +58,11 @@ def train(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again, even if the folder has a checkpoint.")] = False,
     save: Annotated[
-        bool, typer.Option("--save", help="Record the curve as data/measurements/train_NAME.json.")
+        bool,
+        typer.Option(
+            "--save",
+            help="Record the curve as data/measurements/train_NAME.json (train_NAME_seed1.json with --seed 1).",
+        ),
     ] = False,
 ) -> None:
     """Train a model as its recipe says.
@@ -69,13 +73,17 @@ def train(
       torchrun --nproc-per-node 4 --no-python course train espcn-x3 --precision bf16-mixed
 
     The same command goes on where it stopped: after Ctrl-C, after a kill, after a power cut. On a CPU the result has
-    the same bits as without the stop.
+    the same bits as without the stop, with the same number of threads and the same version of PyTorch.
+
+    Several processes of torchrun give the weights of one, to rounding. Where the model has BatchNorm they do not,
+    because each takes its statistics from its own share of the batch; a warning says so.
     """
     with one_line_errors():
         from course_lib import training
         from course_lib.training import recipes as known
 
-        changes = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+        asked = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+        changes = {key: value for key, value in asked.items() if value != getattr(known.get(name), key)}
         recipe = known.get(name, **changes)
         place = folder or Path("runs") / name
         first = os.environ.get("RANK", "0") == "0"
@@ -116,8 +124,10 @@ def _record(result: "Result", device: str, precision: str, changes: dict[str, An
     fields = ", ".join(f"{key} {value}" for key, value in recipe.fields().items() if key != "name")
     processes = os.environ.get("WORLD_SIZE", "1")
     options = "".join(f" --{key} {value}" for key, value in changes.items())
+    # the record of the recipe as it is listed belongs to the shipped weights
+    name = "_".join(["train", recipe.name, *(f"{key}{value}" for key, value in changes.items())])
     path = measurements.write(
-        f"train_{recipe.name}",
+        name,
         {
             "curve": result.curve,
             "steps": result.steps,

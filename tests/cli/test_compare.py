@@ -9,11 +9,12 @@ import torch
 from typer.testing import CliRunner
 
 from course_lib import measurements
-from course_lib.cli import app, labels
+from course_lib.cli import app, compare, labels
 from course_lib.cli.compare import summary
 from course_lib.segmentation import best_bilinear, mean_iou
 from course_lib.training import recipes
 from course_lib.training.recipes.segmentation import SegmentationRecipe, held_out
+from tests.training.processes import Interrupt
 from tests.training.toy import Toy
 
 
@@ -50,6 +51,17 @@ def test_summary_by_hand() -> None:
     assert summary(curves[:1])["last"]["miou"]["spread"] == 0
 
 
+def test_what_one_run_lacks_has_no_mean() -> None:
+    """Oracle: by hand; a score that was not finite is left out of its row."""
+    curves: list[Any] = [
+        [{"step": 0}, {"step": 5, "a": 1.0, "b": 2.0}, {"step": 9, "a": 3.0, "b": 4.0}],
+        [{"step": 0}, {"step": 5, "a": 2.0}, {"step": 9, "b": 5.0}],
+    ]
+    found = summary(curves)
+    assert found["curve"] == {"step": [5, 9], "a": [1.5, None], "b": [None, 4.5]}
+    assert list(found["last"]) == ["b"]
+
+
 def test_a_family_is_compared_and_gone_on_with(family: Path) -> None:
     """Oracle: the curves that the trainings wrote; a second call trains nothing and says the same."""
     words = ("compare", "toy", "--seeds", 2, "--device", "cpu", "--folder", family / "runs", "--save")
@@ -66,6 +78,15 @@ def test_a_family_is_compared_and_gone_on_with(family: Path) -> None:
     assert again.exit_code == 0
     assert "step 4 " not in again.output
     assert measurements.read("compare_toy")["values"]["toy-a"]["last"]["error"] == values
+
+
+def test_ctrl_c_in_the_last_step_ends_the_comparison(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the exit code; no second training was begun."""
+    monkeypatch.setattr(compare, "_show", lambda run, row: Interrupt(4)(row))
+    done = course("compare", "toy", "--seeds", 2, "--device", "cpu", "--folder", family / "runs")
+    assert done.exit_code == 130
+    assert "stopped after step 4 of 4" in done.stderr
+    assert [path.name for path in (family / "runs").iterdir()] == ["toy-a-seed0"]
 
 
 def test_an_unknown_family_is_named(family: Path) -> None:

@@ -1,6 +1,5 @@
 """`course train` and `course recipes`. Oracle: the library's own result; exit codes and sentences by hand."""
 
-import json
 import os
 import signal
 import subprocess
@@ -60,7 +59,7 @@ def test_trained_recorded_and_gone_on_with(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     expected = train(Toy(seed=5), tmp_path / "straight", device="cpu", progress=False)
     assert same(read(tmp_path / "runs" / "toy"), read(tmp_path / "straight"))
-    record = measurements.read("train_toy")
+    record = measurements.read("train_toy_seed5")
     values = record["values"]
     assert [row["loss"] for row in values["curve"][1:]] == [row["loss"] for row in expected.curve[1:]]
     assert values["steps"] == 12
@@ -75,7 +74,20 @@ def test_trained_recorded_and_gone_on_with(tmp_path: Path) -> None:
     assert other.exit_code == 1
     assert "seed was 5 and is 3 now" in other.stderr
     assert course("train", "toy", "--fresh").exit_code == 0
-    assert json.loads((tmp_path / "data" / "measurements" / "train_toy.json").read_text(encoding="utf-8")) == record
+    assert measurements.names() == ["train_toy_seed5"]
+    assert measurements.read("train_toy_seed5") == record
+
+
+def test_the_record_of_the_listed_recipe_is_its_own(tmp_path: Path) -> None:
+    """Oracle: its bytes stay when another seed or number of steps is recorded; the recipe's own seed is no change."""
+    words = ("train", "toy", "--device", "cpu", "--save")
+    assert course(*words, "--seed", 3).exit_code == 0
+    kept = (tmp_path / "data" / "measurements" / "train_toy.json").read_bytes()
+    assert course(*words, "--seed", 1, "--steps", 2, "--folder", "other").exit_code == 0
+    assert measurements.names() == ["train_toy", "train_toy_steps2_seed1"]
+    assert (tmp_path / "data" / "measurements" / "train_toy.json").read_bytes() == kept
+    command = "course train toy --steps 2 --seed 1 --device cpu --precision 32-true --save"
+    assert measurements.read("train_toy_steps2_seed1")["command"] == command
 
 
 def test_another_folder_and_fewer_steps(tmp_path: Path) -> None:

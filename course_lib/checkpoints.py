@@ -11,10 +11,11 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import nn
 
 from course_lib.files import atomic_write, data_dir
-from course_lib.official.fitting import fit
+from course_lib.official.fitting import check, fit
 from course_lib.super_resolution.espcn import ESPCN
 
 MODELS: dict[str, type[nn.Module]] = {"ESPCN": ESPCN}
@@ -51,9 +52,15 @@ def load(name: str) -> nn.Module:
 def card(name: str) -> dict[str, Any]:
     """Return the card of a checkpoint: recipe, data and licence, hardware, time, metrics with their protocol, hash.
 
-    Raises CheckpointMissing.
+    Raises CheckpointMissing, and ValueError where the file is no card.
     """
-    found: dict[str, Any] = json.loads(_found(paths(name)[1], name).read_text(encoding="utf-8"))
+    path = _found(paths(name)[1], name)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); course ship {name} makes it") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no card: it holds a {type(found).__name__}; course ship {name} makes it")
     return found
 
 
@@ -63,38 +70,61 @@ def _found(path: Path, name: str) -> Path:
     return path
 
 
-def write_card(name: str, facts: Mapping[str, Any]) -> Path:
-    """Write data/cards/NAME.json and return its path. Raises ValueError for what JSON cannot hold, and CannotWrite."""
-    content = json.dumps(facts, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    path = paths(name)[1]
-    with atomic_write(path, "w") as stream:
-        stream.write(content + "\n")
-    return path
+def publish(name: str, model: nn.Module, metadata: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write data/checkpoints/NAME.safetensors and data/cards/NAME.json, and return the card.
+
+    metadata: as in `save`. facts: the card but for "bytes" and "sha256" of the weights, which are added. Raises
+    ValueError for another class of model and for what JSON cannot hold, and CannotWrite: then both files are as before.
+    """
+    content = pack(model, metadata)
+    found = {**facts, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    text = json.dumps(found, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    weights, card_path = paths(name)
+    # both are written before the first of them gets its name
+    with atomic_write(card_path, "w") as card_stream, atomic_write(weights) as stream:
+        card_stream.write(text + "\n")
+        card_stream.flush()
+        stream.write(content)
+    return found
 
 
 def save(path: str | os.PathLike[str], model: nn.Module, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a network's weights as safetensors with the header {"model": its class, "args": JSON of its arguments}.
+    """Write what `pack` returns to a file. Raises as it does, and CannotWrite."""
+    content = pack(model, metadata)
+    with atomic_write(path) as stream:
+        stream.write(content)
 
-    model: of a class in `MODELS`, which keeps every argument it was made with under the argument's name. metadata: more
-    entries of the header. Raises ValueError for another class, and CannotWrite.
-    """
+
+def check_class(model: nn.Module) -> str:
+    """Return the name of a model's class. Raises ValueError for a class that is not in `MODELS`."""
     kind = type(model).__name__
     if MODELS.get(kind) is not type(model):
         raise ValueError(f"model must be one of {', '.join(MODELS)}; got {kind}")
+    return kind
+
+
+def pack(model: nn.Module, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a network's weights as safetensors with the header {"model": its class, "args": JSON of its arguments}.
+
+    model: of a class in `MODELS`, which keeps every argument it was made with under the argument's name. metadata: more
+    entries of the header. Raises ValueError for another class.
+    """
+    kind = check_class(model)
     args = {argument: getattr(model, argument) for argument in inspect.signature(type(model)).parameters}
     header = {**(metadata or {}), "model": kind, "args": json.dumps(args)}
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    content = safetensors.torch.save(state, header)
-    with atomic_write(path) as stream:
-        stream.write(content)
+    return safetensors.torch.save(state, header)
 
 
 def read(path: str | os.PathLike[str]) -> nn.Module:
     """Return the network in a file that `save` wrote, in eval mode, on the CPU.
 
     Raises ValueError where the file is no safetensors, names a class that is not in `MODELS` or arguments that it does
-    not take, or holds other tensors than that network's; FileNotFoundError.
+    not take, or holds other tensors than that network's, which is known before memory is asked for: a file cannot take
+    more than its size; FileNotFoundError. The caller's random numbers stay as they were.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder; name the checkpoint in it")
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
@@ -104,11 +134,17 @@ def read(path: str | os.PathLike[str]) -> nn.Module:
     kind = header.get("model")
     if kind not in MODELS:
         raise ValueError(f"{path} asks for the model {kind!r}; this program makes {', '.join(MODELS)} from such files")
+    what = f"{kind} as {path} describes it"
     try:
-        model = MODELS[kind](**json.loads(header.get("args", "null")))
-    except (TypeError, ValueError) as error:
+        args = json.loads(header.get("args", "null"))
+        with torch.device("meta"):
+            shapes = MODELS[kind](**args)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # a RecursionError is a RuntimeError
         raise ValueError(f"{path} has arguments that {kind} does not take: {error}") from error
-    fit(model, state, f"{kind} as {path} describes it")
+    check(shapes, state, what)
+    with torch.random.fork_rng(devices=[]):
+        model = MODELS[kind](**args)
+    fit(model, state, what)
     return model.eval()
 
 

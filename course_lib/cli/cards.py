@@ -38,4 +38,10 @@ def card(
         from course_lib import checkpoints
         from course_lib.cli.ship import text
 
-        typer.echo(text(checkpoints.card(name)))
+        facts = checkpoints.card(name)
+        try:
+            lines = text(facts)
+        except (KeyError, TypeError, AttributeError) as error:
+            path = checkpoints.paths(name)[1]
+            raise ValueError(f"{path} is no whole card ({error!r}); course ship {name} makes it") from error
+        typer.echo(lines)

@@ -9,6 +9,7 @@ from torch import nn
 from course_lib import checkpoints, datasets, measurements
 from course_lib.cli.evaluate import PROTOCOL, measure, method
 from course_lib.files import check_writable
+from course_lib.official.fitting import fit
 from course_lib.super_resolution.metrics import benchmark, network
 from course_lib.training import checkpoint, recipes
 
@@ -16,6 +17,8 @@ SETS = ("Set5", "Set14")
 PHOTOGRAPH = "coffee"
 _NON_COMMERCIAL = "non-commercial research and teaching only, because of the training pictures; see LICENSE-TEXT"
 _FREE = "CC BY 4.0; see LICENSE-TEXT"
+_ORIGIN = ("command", "data", "hardware", "versions", "revision", "date")
+_COST = ("steps", "seconds", "cpu_seconds")
 
 
 def ship(name: str, folder: Path) -> dict[str, Any]:
@@ -24,11 +27,15 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
 
     name: of the recipe. folder: where `course train NAME --save` left its checkpoint; the record that this command made
     tells data, hardware, time and revision. Raises ValueError where the training is not finished or is not the recorded
-    one, MeasurementMissing, DataMissing, CannotWrite; nothing is written then.
+    one, its network is of a class that is not shipped, or something is missing in checkpoint or record;
+    MeasurementMissing, DataMissing, CannotWrite; nothing is written then.
     """
     recipe = recipes.get(name)
     state = checkpoint.read(folder)
     record = measurements.read(f"train_{name}")
+    _check_keys(f"the checkpoint in {folder}", state, "step", "recipe", "rows", "model", "precision")
+    _check_keys(f"the record train_{name}", record, "values", *_ORIGIN)
+    _check_keys(f"the record train_{name}", record["values"], "curve", *_COST)
     if state["step"] != recipe.steps or state["recipe"] != recipe.fields():
         raise ValueError(
             f"{folder} holds step {state['step']} of {recipe.steps} of {name}, or a training of another recipe; "
@@ -36,12 +43,12 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
         )
     if record["values"]["curve"] != state["rows"]:
         raise ValueError(f"the recorded curve train_{name} is not that of {folder}; course train {name} --save")
-    weights, card_path = checkpoints.paths(name)
-    for path in (weights, card_path):
+    model = recipe.model().eval()
+    checkpoints.check_class(model)
+    fit(model, state["model"], f"recipe {name}")
+    for path in checkpoints.paths(name):
         path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
-    model = recipe.model().eval()
-    model.load_state_dict(state["model"])
     metrics = {data: _compare(model, data) for data in SETS}
     facts = {
         "name": name,
@@ -50,8 +57,7 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "recipe": recipe.fields(),
         "precision": state["precision"],
-        "training": {key: record[key] for key in ("command", "data", "hardware", "versions", "revision", "date")}
-        | {key: record["values"][key] for key in ("steps", "seconds", "cpu_seconds")},
+        "training": {key: record[key] for key in _ORIGIN} | {key: record["values"][key] for key in _COST},
         "licence": _NON_COMMERCIAL if "BSDS500" in record["data"] else _FREE,
         "metrics": metrics,
         "protocol": PROTOCOL,
@@ -59,10 +65,13 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
         "photograph": {"name": PHOTOGRAPH, "psnr": photograph_psnr(model)},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
-    checkpoints.save(weights, model, {"licence": facts["licence"], "about": recipe.about})
-    facts |= {"bytes": weights.stat().st_size, "sha256": checkpoints.sha256(weights)}
-    checkpoints.write_card(name, facts)
-    return facts
+    return checkpoints.publish(name, model, {"licence": facts["licence"], "about": recipe.about}, facts)
+
+
+def _check_keys(what: str, holder: Any, *keys: str) -> None:
+    missing = [key for key in keys if not isinstance(holder, dict) or key not in holder]
+    if missing:
+        raise ValueError(f"{what} lacks {', '.join(missing)}; course train --save makes both anew")
 
 
 def _compare(model: nn.Module, data: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.official import espcn
-from course_lib.official.fitting import fit
+from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
 
 _LOG = logging.getLogger(__name__)
@@ -55,17 +55,20 @@ def load(name: str, weights: Mapping[str, Any] | str | os.PathLike[str]) -> nn.M
     """Return our model in eval mode with official weights, on the device of the weights.
 
     name: one of `names()`. weights: a file as `read` takes it, or what is in one (a state dict or its wrapper).
-    Raises ValueError for an unknown name, what `read` raises for a file, and Misfit naming every tensor that is
-    missing, unexpected or misshapen.
+    Raises ValueError for an unknown name, what `read` raises for a file, and Misfit as `fit` does, and where two
+    official names would become one of ours. The caller's random numbers stay as they were.
     """
     chosen = adapter(name)
     state = unwrap(weights) if isinstance(weights, Mapping) else read(weights)
     unused = [key for key in state if any(re.search(pattern, key) for pattern in chosen.never_used)]
     if unused:
         _LOG.info("%s: %d tensors that the official code never uses were passed over: %s", name, len(unused), unused)
-    ours = {chosen.rename(key): key for key in state if key not in unused}
-    with torch.device(next(iter(state.values())).device):
-        model = chosen.build()
+    ours: dict[str, str] = {}
+    for key in state:
+        if key not in unused and (other := ours.setdefault(chosen.rename(key), key)) != key:
+            raise Misfit(f"these are not the weights of {name}: {other} and {key} both become {chosen.rename(key)}")
+    with torch.random.fork_rng(devices=[]):
+        model = chosen.build().to(next(iter(state.values())).device)
     renamed: dict[str, Tensor] = {our: state[key] for our, key in ours.items()}
     fit(model, renamed, name, official=ours, may_be_absent=chosen.left_as_initialised)
     return model.eval()

@@ -2,6 +2,7 @@
 words of the errors.
 """
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,13 @@ def test_save_and_read(tmp_path: Path) -> None:
         ({"model": "ESPCN"}, "arguments that ESPCN does not take"),
         ({"model": "ESPCN", "args": "{"}, "arguments that ESPCN does not take"),
         ({"model": "ESPCN", "args": '{"scale": 2, "depth": 3}'}, "arguments that ESPCN does not take"),
-        ({"model": "ESPCN", "args": '{"scale": 0}'}, "scale must be a whole number"),
+        ({"model": "ESPCN", "args": '{"scale": 0}'}, "scale must be at least 1, got 0"),
+        (
+            {"model": "ESPCN", "args": '{"scale": 1000000}'},
+            r"2 misshapen: conv3.weight is \(9, 32, 3, 3\), must be \(10000",
+        ),
+        ({"model": "ESPCN", "args": f'{{"scale": 1{"0" * 30}}}'}, "arguments that ESPCN does not take"),
+        ({"model": "ESPCN", "args": "[" * 100_000}, "arguments that ESPCN does not take: maximum recursion depth"),
         ({"model": "ESPCN", "args": '{"scale": 2}'}, "2 misshapen: conv3.weight is"),
     ],
 )
@@ -135,7 +142,29 @@ def test_other_files_are_refused(header: dict[str, str], words: str, tmp_path: P
     assert str(path) in str(caught.value)
 
 
+def test_reading_leaves_random_numbers_alone() -> None:
+    """Oracle: torch's generator before and after."""
+    before = torch.get_rng_state()
+    checkpoints.load(NAMES[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_packing_gives_what_was_shipped(name: str) -> None:
+    """Oracle: the files: the same tensors in the same places, and the same header."""
+    path = checkpoints.paths(name)[0]
+    with safetensors.safe_open(path, "pt") as file:
+        header = file.metadata()
+    extra = {key: header[key] for key in ("licence", "about")}
+    content, shipped = checkpoints.pack(checkpoints.load(name), extra), path.read_bytes()
+    start = 8 + int.from_bytes(shipped[:8], "little")
+    assert content[start:] == shipped[start:]
+    assert json.loads(content[8:start]) == json.loads(shipped[8:start])
+
+
 def test_wrong_files_and_names(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder; name the checkpoint in it"):
+        checkpoints.read(tmp_path)
     (tmp_path / "x.safetensors").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="is no safetensors file"):
         checkpoints.read(tmp_path / "x.safetensors")
@@ -222,6 +251,83 @@ def test_ship_refuses_what_is_not_the_finished_training(workshop: Path) -> None:
         assert words in done.stderr
     assert not (workshop / "data" / "checkpoints").exists()
     assert course("ship", "nothing").exit_code == 1
+
+
+def test_ship_names_what_is_missing(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: exit code 1 and the words, not a traceback; nothing is written."""
+    folder = workshop / "run"
+    trained(folder)
+    record = workshop / "data" / "measurements" / "train_tiny.json"
+    whole, state = json.loads(record.read_text("utf-8")), torch.load(folder / "checkpoint.pt", weights_only=True)
+    for change, words in (
+        ({"values": {"curve": []}}, "the record train_tiny lacks steps, seconds, cpu_seconds"),
+        ({"values": 3}, "the record train_tiny lacks curve, steps"),
+    ):
+        record.write_text(json.dumps({**whole, **change}), "utf-8")
+        done = course("ship", "tiny", "--from", folder)
+        assert done.exit_code == 1
+        assert words in done.stderr
+    record.write_text(json.dumps({key: value for key, value in whole.items() if key != "revision"}), "utf-8")
+    assert "the record train_tiny lacks revision" in course("ship", "tiny", "--from", folder).stderr
+    record.write_text(json.dumps(whole), "utf-8")
+    torch.save({"format": state["format"]}, folder / "checkpoint.pt")
+    done = course("ship", "tiny", "--from", folder)
+    assert done.exit_code == 1
+    assert "lacks" in done.stderr or "not a checkpoint" in done.stderr
+    torch.save(state, folder / "checkpoint.pt")
+
+    class Other(ESPCN):
+        pass
+
+    monkeypatch.setattr(Tiny, "model", lambda self: Other(3, added=True))
+    done = course("ship", "tiny", "--from", folder)
+    assert done.exit_code == 1
+    assert done.stderr == "error: model must be one of ESPCN; got Other\n"
+    assert not (workshop / "data" / "checkpoints").exists()
+    assert not (workshop / "data" / "cards").exists()
+
+
+def test_weights_and_card_change_together(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the bytes of both files before; a metric that JSON cannot hold, and a disk that fills up."""
+    trained(workshop / "run")
+    paths = checkpoints.paths("tiny")
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(ship, "photograph_psnr", lambda model: float("nan"))
+        assert course("ship", "tiny", "--from", workshop / "run").exit_code == 1
+    assert [path.read_bytes() for path in paths] == [b"old", b"old"]
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "fsync", full)
+        done = course("ship", "tiny", "--from", workshop / "run")
+    assert done.exit_code == 1
+    assert "no space left on the disk" in done.stderr
+    assert [path.read_bytes() for path in paths] == [b"old", b"old"]
+    assert [len(list(path.parent.iterdir())) for path in paths] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "tiny.json is not JSON (Expecting property name"),
+        ("[]", "tiny.json is no card: it holds a list"),
+        ("{}", "tiny.json is no whole card (KeyError('training'))"),
+        ('{"training": 3, "aim": null}', "tiny.json is no whole card (KeyError('name'))"),
+    ],
+)
+def test_a_damaged_card_is_named(workshop: Path, content: str, words: str) -> None:
+    path = checkpoints.paths("tiny")[1]
+    path.parent.mkdir(parents=True)
+    path.write_text(content, "utf-8")
+    done = course("card", "tiny")
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert str(path) in done.stderr
 
 
 def test_evaluate_a_network(workshop: Path) -> None:

@@ -93,6 +93,45 @@ def test_nothing_is_copied_where_something_does_not_fit(state: dict[str, torch.T
     assert same(model, before)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda v: (100 * v).long(),
+            "1 of another kind of number: conv2.weight is torch.int64, must be floating point",
+        ),
+        (lambda v: v.to(torch.complex64), "conv2.weight is torch.complex64, must be floating point"),
+        (lambda v: torch.full_like(v, torch.nan), "1 with NaN: conv2.weight"),
+    ],
+)
+def test_only_numbers_of_the_right_kind(change: Any, words: str, state: dict[str, torch.Tensor]) -> None:
+    with pytest.raises(official.Misfit, match=re.escape(words)):
+        official.load("espcn_x2", state | {"conv2.weight": change(state["conv2.weight"])})
+
+
+def test_floats_where_integers_belong_are_refused() -> None:
+    model = nn.BatchNorm2d(2)
+    state = model.state_dict()
+    official.fit(model, state | {"num_batches_tracked": torch.tensor(3, dtype=torch.int32)}, "a norm")
+    assert model.num_batches_tracked == 3
+    assert model.num_batches_tracked.dtype == torch.int64
+    with pytest.raises(official.Misfit, match=r"num_batches_tracked is torch\.float32, must be integers"):
+        official.fit(model, state | {"num_batches_tracked": torch.tensor(4.5)}, "a norm")
+
+
+def test_half_precision_is_loaded(state: dict[str, torch.Tensor]) -> None:
+    """Oracle: the values, which float32 holds exactly."""
+    half = {name: value.half() for name, value in state.items()}
+    assert same(official.load("espcn_x2", half), {name: value.float() for name, value in half.items()})
+
+
+def test_loading_leaves_random_numbers_alone(state: dict[str, torch.Tensor]) -> None:
+    """Oracle: torch's generator before and after."""
+    before = torch.get_rng_state()
+    official.load("espcn_x2", state)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_another_models_file_is_named_shortly(tmp_path: Path) -> None:
     other = nn.Sequential(*(nn.Linear(2, 2) for _ in range(40)))
     save_file(other.state_dict(), tmp_path / "other.safetensors")
@@ -181,6 +220,21 @@ def test_a_flipped_bit(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
         official.read(path)
 
 
+def test_legacy_files_with_changed_bytes(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    """Every change of the part that says which storage is whose is read as numbers, or named as damage."""
+    path = tmp_path / "weights.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    keys = [match.start(1) for match in re.finditer(rb"X.\x00\x00\x00(\d{6,})", whole)]
+    assert keys
+    for place in keys:
+        content = bytearray(whole)
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(official.UnreadableCheckpoint, match="damaged"):
+            official.read(path)
+
+
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=re.escape(f"there is no checkpoint {tmp_path / 'x.pth'}")):
         official.read(tmp_path / "x.pth")
@@ -254,3 +308,5 @@ def test_an_adapter_renames_passes_over_and_leaves(
         official.load("toy", {**state, "body.1.bias": torch.zeros(4)})
     with pytest.raises(official.Misfit, match=r"1 unexpected: body\.2\.bias$"):
         official.load("toy", {**state, "body.2.bias": torch.zeros(4)})
+    with pytest.raises(official.Misfit, match=r"of toy: body\.0\.bias and first\.bias both become first\.bias$"):
+        official.load("toy", {**state, "first.bias": torch.zeros(2)})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from course_lib.upsampling import windows_to_image
 
-from .compare import Wrong, one_number, same_call, same_numbers
+from .compare import Wrong, one_number, same_call
 from .registry import exercise
 
 
@@ -110,90 +110,120 @@ def check_07_2(answer: Any) -> str:
     return "For r = 4 and five classes 65, the rank of the toy map in the tests."
 
 
+def equal_stride(r: Any, C: Any, k: Any) -> Any:
+    """Numbers for each pixel: C / s^2 = k / r^2."""
+    return r * math.sqrt(C / k)
+
+
+def _squared(r: Any, C: Any, k: Any) -> Any:
+    return r * C / k
+
+
+def _upside_down(r: Any, C: Any, k: Any) -> Any:
+    return r * math.sqrt(k / C)
+
+
+def _no_classes(r: Any, C: Any, k: Any) -> Any:
+    return r / math.sqrt(k)
+
+
 @exercise(
     "07.3",
-    title="the paper's sizes",
+    title="as many numbers",
     hints=(
-        "A window has N = r*r*C numbers.",
-        "N = 16 * 16 * 21 = 5376, kept in 64.",
-        "W is an N by 64 matrix.",
+        "Count numbers for each pixel: windows have k / (r*r).",
+        "Bilinear at stride s has C / (s*s) for each pixel. Set them equal.",
+        "s*s = r*r*C / k, so s = r * sqrt(C / k).",
     ),
-    solution=(84, 344064),
+    solution=equal_stride,
     wrong=[
-        ((4, 16384), "21 classes"),
-        ((84, 5376), "one column"),
-        ((1 / 84, 344064), "how many times smaller"),
-        (84, "a pair"),
+        (_squared, "both directions"),
+        (_upside_down, "finer"),
+        (_no_classes, "C numbers"),
+        (9.17, "expected a function"),
     ],
 )
-def check_07_3(answer: Any) -> None:
-    """Oracle: 16 * 16 * 21 = 5376 = 84 * 64."""
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        raise Wrong(f"the answer came as {answer!r}, expected a pair (factor, weights)")
-    factor, weights = (one_number(part, name) for part, name in zip(answer, ("the factor", "the weights"), strict=True))
-    if abs(factor - 4) < 1e-9:
-        raise Wrong("the factor came as 4: a pixel of the window is 21 classes wide, 21 numbers and not one")
-    if abs(factor * 84 - 1) < 1e-9:
-        raise Wrong("the factor came as 1/84; say how many times smaller the code is than the window")
-    if weights == 5376:
-        raise Wrong("the weights came as 5376, which is one column of W; it has 64")
-    same_numbers(factor, 84, "the factor")
-    same_numbers(weights, 344064, "the weights")
+def check_07_3(answer: Any) -> str:
+    """Oracle: the numbers counted for each pixel."""
+    if callable(answer):
+        came = one_number(answer(16, 4, 64), "equal_stride(16, 4, 64)")
+        if abs(came - 1) < 1e-6:
+            raise Wrong("equal_stride(16, 4, 64) came as 1; a stride counts in both directions, so its square divides")
+        if abs(came - 64) < 1e-6:
+            raise Wrong("equal_stride(16, 4, 64) came as 64; more numbers for the same map make a finer grid")
+        if abs(came - 2) < 1e-6:
+            raise Wrong("equal_stride(16, 4, 64) came as 2; each place of bilinear's grid holds C numbers")
+    for r, C, k in ((16, 4, 64), (16, 4, 4), (32, 4, 16), (16, 21, 64)):
+        same_call(answer, (r, C, k), equal_stride(r, C, k))
+    return f"The paper's 64 numbers are those of bilinear at stride {equal_stride(16, 21, 64):.1f}."
 
 
-def lay_out(vectors: Any, h: Any, w: Any, r: Any, C: Any) -> Any:
-    """(h, w, row, column, class) -> (class, h, row, w, column), then two pairs become sides."""
-    blocks = vectors.reshape(h, w, r, r, C)
-    return blocks.permute(4, 0, 2, 1, 3).reshape(C, h * r, w * r)
+def take_apart(scores: Any, r: Any) -> Any:
+    """Both sides become pairs, then (class, h, row, w, column) -> (h, w, row, column, class)."""
+    C, height, width = scores.shape
+    blocks = scores.reshape(C, height // r, r, width // r, r)
+    return blocks.permute(1, 3, 2, 4, 0).reshape(-1, r * r * C)
 
 
-def _sides_swapped(vectors: Any, h: Any, w: Any, r: Any, C: Any) -> Any:
-    right = lay_out(vectors, h, w, r, C)
-    return right.permute(1, 2, 0).reshape(w * r, h * r, C).permute(2, 0, 1)
+def _class_slowest(scores: Any, r: Any) -> Any:
+    C, height, width = scores.shape
+    blocks = scores.reshape(C, height // r, r, width // r, r)
+    return blocks.permute(1, 3, 0, 2, 4).reshape(-1, r * r * C)
 
 
-def _class_slowest(vectors: Any, h: Any, w: Any, r: Any, C: Any) -> Any:
-    return vectors.reshape(h, w, C, r, r).permute(2, 0, 3, 1, 4).reshape(C, h * r, w * r)
+def _columns_first(scores: Any, r: Any) -> Any:
+    C, height, width = scores.shape
+    blocks = scores.reshape(C, height // r, r, width // r, r)
+    return blocks.permute(1, 3, 4, 2, 0).reshape(-1, r * r * C)
 
 
-def _columns_first(vectors: Any, h: Any, w: Any, r: Any, C: Any) -> Any:
-    return vectors.reshape(h, w, r, r, C).permute(4, 0, 3, 1, 2).reshape(C, h * r, w * r)
+def _along_columns(scores: Any, r: Any) -> Any:
+    C, height, width = scores.shape
+    blocks = scores.reshape(C, height // r, r, width // r, r)
+    return blocks.permute(3, 1, 2, 4, 0).reshape(-1, r * r * C)
 
 
-def _only_reshaped(vectors: Any, h: Any, w: Any, r: Any, C: Any) -> Any:
-    return vectors.reshape(C, h * r, w * r)
+def _only_reshaped(scores: Any, r: Any) -> Any:
+    return scores.reshape(-1, r * r * scores.shape[0])
+
+
+def _as_a_grid(scores: Any, r: Any) -> Any:
+    C, height, width = scores.shape
+    return take_apart(scores, r).reshape(height // r, width // r, r * r * C)
 
 
 @exercise(
     "07.4",
-    title="windows laid out as a map",
+    title="a map taken apart into windows",
     hints=(
-        "Give every axis its own place first: vectors.reshape(h, w, r, r, C) is window row, window column, row, "
-        "column, class.",
-        "The output is class, window row, row, window column, column: permute before you reshape.",
-        "vectors.reshape(h, w, r, r, C).permute(4, 0, 2, 1, 3), then reshape to (C, h * r, w * r).",
+        "Split both sides first: scores.reshape(C, h, r, w, r) is class, window row, row, window column, column.",
+        "The output is window row, window column, row, column, class: permute before you reshape.",
+        "scores.reshape(C, h, r, w, r).permute(1, 3, 2, 4, 0), then reshape to (h * w, r * r * C).",
     ),
-    solution=lay_out,
+    solution=take_apart,
     wrong=[
-        (_sides_swapped, "came with shape"),
+        (_as_a_grid, "came with shape"),
         (_class_slowest, "class runs fastest"),
         (_columns_first, "rows and columns within"),
+        (_along_columns, "along the rows"),
         (_only_reshaped, "only reshaped"),
         (3, "expected a function"),
     ],
 )
 def check_07_4(answer: Any) -> None:
-    """Oracle: the library's layout, on numbers that are all different."""
+    """Oracle: the library lays numbers that are all different out as a map."""
     h, w, r, C = 2, 3, 2, 3
-    vectors = torch.arange(float(h * w * r * r * C)).view(h * w, r * r * C)
-    expected = windows_to_image(vectors, (h * r, w * r), r, C)
+    expected = torch.arange(float(h * w * r * r * C)).view(h * w, r * r * C)
+    scores = windows_to_image(expected, (h * r, w * r), r, C)
     if callable(answer):
-        came = answer(vectors.clone(), h, w, r, C)
+        came = answer(scores.clone(), r)
         if isinstance(came, Tensor) and came.shape == expected.shape:
-            if torch.equal(came, _only_reshaped(vectors, h, w, r, C)):
-                raise Wrong("the numbers were only reshaped: windows lie side by side, so axes must change places")
-            if torch.equal(came, _class_slowest(vectors, h, w, r, C)):
-                raise Wrong("the class was read as the slowest of the three; in these vectors the class runs fastest")
-            if torch.equal(came, _columns_first(vectors, h, w, r, C)):
+            if torch.equal(came, _only_reshaped(scores, r)):
+                raise Wrong("the numbers were only reshaped: a window's rows lie apart in the map, so axes must change")
+            if torch.equal(came, _class_slowest(scores, r)):
+                raise Wrong("the class was made the slowest of the three; here the class runs fastest")
+            if torch.equal(came, _columns_first(scores, r)):
                 raise Wrong("rows and columns within each window are exchanged")
-    same_call(answer, (vectors, h, w, r, C), expected)
+            if torch.equal(came, _along_columns(scores, r)):
+                raise Wrong("the windows came down the columns; they shall come along the rows")
+    same_call(answer, (scores, r), expected)

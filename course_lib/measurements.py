@@ -68,18 +68,25 @@ def read(name: str) -> dict[str, Any]:
 
 
 def write(
-    name: str, values: Mapping[str, Any], *, command: str, protocol: str, data: str, seed: int | None = None
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    command: str,
+    protocol: str,
+    data: str,
+    seed: int | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> Path:
     """Record `values` as the measurement `name` and return its path; what was recorded under that name is replaced at
     once.
 
     `command` is what a reader types to get the values again, `protocol` says how they were measured, `data` on what.
-    Hardware, versions, git revision and date are added. Raises ValueError for values that JSON cannot hold (NaN,
-    infinity).
+    Hardware, versions, git revision and date are added as they are here and now, or as `made` tells. Raises
+    ValueError for values that JSON cannot hold (NaN, infinity).
     """
     path = _path(name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save(path, values, command=command, protocol=protocol, data=data, seed=seed)
+    save(path, values, command=command, protocol=protocol, data=data, seed=seed, made=made)
     return path
 
 
@@ -91,6 +98,7 @@ def save(
     protocol: str,
     data: str,
     seed: int | None = None,
+    made: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the record that :func:`write` makes to any `path`; raises as it does, and CannotWrite."""
     record = {
@@ -99,10 +107,7 @@ def save(
         "protocol": protocol,
         "data": data,
         "seed": seed,
-        "hardware": hardware(),
-        "versions": _versions(),
-        "revision": _revision(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        **(circumstances() if made is None else made),
     }
     try:
         text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
@@ -112,6 +117,16 @@ def save(
         ) from error
     with atomic_write(path, "w") as stream:
         stream.write(text + "\n")
+
+
+def circumstances() -> dict[str, Any]:
+    """Return hardware, versions, git revision and date as they are here and now."""
+    return {
+        "hardware": hardware(),
+        "versions": _versions(),
+        "revision": _revision(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
 
 
 def hardware() -> dict[str, Any]:

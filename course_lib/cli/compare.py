@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from course_lib.cli.errors import one_line_errors
-from course_lib.cli.train import Device
+from course_lib.cli.train import Device, made
 
 if TYPE_CHECKING:
     from course_lib.training import Result, Row
@@ -62,7 +62,7 @@ def compare(
             for key, numbers in found["last"].items():
                 typer.echo(f"{name:<24} {key:<18} {numbers['mean']:.4f} +- {numbers['spread']:.4f}")
         if save:
-            _record(family, results, values, device.value, changes)
+            _record(family, results, values, changes)
 
 
 def _show(run: str, row: "Row") -> None:
@@ -96,12 +96,12 @@ def summary(curves: "list[list[Row]]") -> dict[str, Any]:
     return {"last": last, "curve": curve}
 
 
-def _record(
-    family: str, results: "dict[str, list[Result]]", values: dict[str, Any], device: str, changes: dict[str, Any]
-) -> None:
+def _record(family: str, results: "dict[str, list[Result]]", values: dict[str, Any], changes: dict[str, Any]) -> None:
     from course_lib import measurements
 
     first = next(iter(results.values()))
+    device = first[-1].machines[-1]["device"]
+    circumstances, several = made([result for some in results.values() for result in some])
     fields = {name: some[0].recipe.fields() for name, some in results.items()}
     options = "".join(f" --{key} {value}" for key, value in changes.items())
     path = measurements.write(
@@ -109,8 +109,9 @@ def _record(
         values,
         command=f"course compare {family} --seeds {len(first)}{options} --device {device} --save",
         protocol=f"each recipe with seeds 0 to {len(first) - 1}; last: the end of training, spread: sample standard "
-        f"deviation over seeds; curve: mean over seeds; recipes with seed 0: {fields}",
+        f"deviation over seeds; curve: mean over seeds; recipes with seed 0: {fields}{several}",
         data=first[0].data,
         seed=0,
+        made=circumstances,
     )
     typer.echo(f"recorded: {path}")

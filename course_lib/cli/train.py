@@ -107,7 +107,7 @@ def train(
         if first:
             typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s ({result.cpu_seconds:.0f} CPU seconds)")
             if save:
-                _record(result, device.value, precision.value, changes)
+                _record(result, precision.value, changes)
 
 
 def _show(recipe: "Recipe", row: "Row") -> None:
@@ -117,12 +117,24 @@ def _show(recipe: "Recipe", row: "Row") -> None:
     tqdm.write(f"{recipe.name} step {row['step']:.0f}/{recipe.steps}  {values}")
 
 
-def _record(result: "Result", device: str, precision: str, changes: dict[str, Any]) -> None:
+def made(results: "list[Result]") -> tuple[dict[str, Any], str]:
+    """Return where and when trainings were made, for a record: that of the last machine, and a sentence about others.
+
+    A finished training may be recorded on another machine than its own.
+    """
+    machines = [machine for result in results for machine in result.machines]
+    kinds = {f"{m['hardware']['gpu'] or m['hardware']['processor']}, torch {m['versions']['torch']}" for m in machines}
+    several = f"; trained on several machines: {'; '.join(sorted(kinds))}" if len(kinds) > 1 else ""
+    return {key: machines[-1][key] for key in ("hardware", "versions", "revision", "date")}, several
+
+
+def _record(result: "Result", precision: str, changes: dict[str, Any]) -> None:
     from course_lib import measurements
 
     recipe = result.recipe
     fields = ", ".join(f"{key} {value}" for key, value in recipe.fields().items() if key != "name")
-    processes = os.environ.get("WORLD_SIZE", "1")
+    last = result.machines[-1]
+    circumstances, several = made([result])
     options = "".join(f" --{key} {value}" for key, value in changes.items())
     # the record of the recipe as it is listed belongs to the shipped weights
     name = "_".join(["train", recipe.name, *(f"{key}{value}" for key, value in changes.items())])
@@ -134,10 +146,11 @@ def _record(result: "Result", device: str, precision: str, changes: dict[str, An
             "seconds": round(result.seconds, 1),
             "cpu_seconds": round(result.cpu_seconds, 1),
         },
-        command=f"course train {recipe.name}{options} --device {device} --precision {precision} --save",
-        protocol=f"recipe {recipe.name}: {fields}; {processes} process(es); precision {precision}; seconds are of "
-        "the whole training with its validations; loss is the mean since the row before",
+        command=f"course train {recipe.name}{options} --device {last['device']} --precision {precision} --save",
+        protocol=f"recipe {recipe.name}: {fields}; {last['processes']} process(es); precision {precision}; "
+        f"seconds are of the whole training with its validations; loss is the mean since the row before{several}",
         data=result.data,
         seed=recipe.seed,
+        made=circumstances,
     )
     typer.echo(f"recorded: {path}")

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import pickle
-import platform
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,9 +41,8 @@ def save(folder: Path, state: dict[str, Any], recipe: Recipe) -> Path:
     The old checkpoint is replaced when the new one is on the disk; a kill at any moment leaves one of the two. Raises
     CannotWrite, and TypeError for a state that could not be read again (the old one stays).
     """
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     path = folder / FILE
-    state = {"format": _FORMAT, "recipe": recipe.fields(), "versions": versions, **state}
+    state = {"format": _FORMAT, "recipe": recipe.fields(), **state}
     # into memory first: where a disk is full, torch.save answers with an error of its own, which tells nobody why
     buffer = _bytes(state)
     if not _readable(buffer):
@@ -114,8 +112,8 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the state that a folder's checkpoint holds, tensors on the CPU.
 
     Beside what the loop keeps ("step", "rows", "seconds", "cpu_seconds", "model", "optimiser", ...) it has "recipe"
-    (its fields that change a number), "data" (their description), "precision" and "versions". Raises FileNotFoundError,
-    and NotResumable when the file is damaged or no checkpoint.
+    (its fields that change a number), "data" (their description), "precision" and "machines" (see Result). Raises
+    FileNotFoundError, and NotResumable when the file is damaged or no checkpoint.
     """
     path = folder / FILE
     try:

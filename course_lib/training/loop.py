@@ -3,6 +3,7 @@
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,11 +25,12 @@ from course_lib.training.processes import (
     check_all_used,
     first_does,
     launch,
+    machine,
     mean_over_processes,
     warn_of_batch_statistics,
 )
 from course_lib.training.recipe import Recipe, Result, Row
-from course_lib.training.returned import Loss, check_named
+from course_lib.training.returned import Loss, check_named, not_finite
 from course_lib.training.stop import Stopped, StopRequest
 
 
@@ -112,6 +114,7 @@ class _Progress:
     summed: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    machines: list[dict[str, Any]] = field(default_factory=list)
 
 
 class _Training:
@@ -158,10 +161,12 @@ class _Training:
             cpu_seconds=progress.cpu_seconds,
             data=self.data.description,
             path=self.folder / checkpoint.FILE if self.folder else None,
+            machines=progress.machines,
         )
 
     def _steps(self, workers: int, show: bool) -> None:
         recipe, progress, fabric = self.recipe, self.progress, self.fabric
+        self._note_machine()
         if not progress.rows:
             self._save()  # from now on a kill of a fresh start cannot bring the former training back
             self._add_row()
@@ -182,6 +187,17 @@ class _Training:
                 if last or progress.step % recipe.checkpoint_every == 0:
                     self._save()
             self._agree("", request.number)  # asked in the last step, or while it was measured
+
+    def _note_machine(self) -> None:
+        """Keep what takes the steps from here on; warn in the first process where a straight run has other bits."""
+        here, machines = machine(self.fabric), self.progress.machines
+        former = machines[-1] if machines else here
+        if not machines or former | {"date": here["date"]} != here:
+            machines.append(here)
+        for name in ("threads", "versions"):
+            if former[name] != here[name] and self.fabric.is_global_zero:
+                change = f"{name} were {former[name]} and are {here[name]} now"
+                warnings.warn(f"{change}: the bits of {self.recipe.name} will be others", stacklevel=2)
 
     def _step(self, batch: Any) -> float:
         """Take one step on a batch and return the loss before it, averaged over all processes."""
@@ -281,12 +297,9 @@ class _Training:
 
     def _check_weights(self) -> None:
         """Raise Diverged where a weight is not finite: a step with a finite gradient may have made it."""
-        for name, weight in self.model.named_parameters():
-            if not torch.isfinite(weight).all():
-                raise Diverged(self._diverged(f"the weight {name} is not finite", "nothing was saved"))
-        for name, buffer in self.model.named_buffers():
-            if torch.isnan(buffer).any():  # an infinite one may be a mask
-                raise Diverged(self._diverged(f"the buffer {name} is not a number", "nothing was saved"))
+        name = not_finite(self.model)
+        if name:
+            raise Diverged(self._diverged(f"{name} is not finite", "nothing was saved"))
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Go back to where a checkpoint was written."""
@@ -302,4 +315,6 @@ class _Training:
             ) from error
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         names = ("step", "rows", "sums", "summed", "seconds", "cpu_seconds")
-        self.progress = _Progress(**{name: state[name] for name in names})
+        # a checkpoint that was written before machines were kept counts as this machine's
+        machines = state.get("machines", [machine(self.fabric)])
+        self.progress = _Progress(**{name: state[name] for name in names}, machines=machines)

@@ -1,5 +1,7 @@
 """One process, or several that torchrun has started: the same code, told apart by the environment."""
 
+import functools
+import json
 import logging
 import os
 import warnings
@@ -16,6 +18,8 @@ from lightning_fabric.plugins.precision import Precision as FullPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 from torch import Tensor, nn
+
+from course_lib import measurements
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -94,6 +98,22 @@ def mean_over_processes(value: Tensor) -> Tensor:
         torch.distributed.all_reduce(total)
         total = total / torch.distributed.get_world_size()
     return total
+
+
+def machine(fabric: Fabric) -> dict[str, Any]:
+    """Return what takes the steps of a training: see `Result.machines`."""
+    here = _circumstances() | {
+        "device": fabric.device.type,
+        "processes": fabric.world_size,
+        "threads": torch.get_num_threads(),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(here))  # torch has a class of its own for its version
+    return plain
+
+
+@functools.cache
+def _circumstances() -> dict[str, Any]:
+    return measurements.circumstances()  # asks git: once, and before somebody changes the files
 
 
 def check_alike(fabric: Fabric, values: Mapping[str, Any]) -> None:

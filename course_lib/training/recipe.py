@@ -129,7 +129,8 @@ class Result:
 
     model: on the training's device, in eval mode. curve: its rows. steps: how many were taken. seconds, cpu_seconds:
     wall clock and processor time of the first process, summed over resumptions (without what a kill threw away). data:
-    its description. path: the last checkpoint, None where none was kept.
+    its description. path: the last checkpoint, None where none was kept. machines: hardware, versions, revision, date,
+    device, processes and threads of each machine or version of the code that took steps, the last one last.
     """
 
     recipe: Recipe
@@ -140,3 +141,4 @@ class Result:
     cpu_seconds: float
     data: str
     path: Path | None
+    machines: list[dict[str, Any]]

@@ -48,5 +48,16 @@ def check_named(recipe: Recipe, method: str, numbers: Mapping[str, Any]) -> Mapp
     return numbers
 
 
+def not_finite(model: nn.Module) -> str:
+    """Return which weight of a model is infinite or not a number, or "" where none is."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            return f"the weight {name}"
+    for name, buffer in model.named_buffers():
+        if torch.isnan(buffer).any():  # an infinite one may be a mask
+            return f"the buffer {name}"
+    return ""
+
+
 def _kind(value: Any) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

@@ -41,7 +41,8 @@ def without_times(state: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint without what a clock has put into it."""
     clocks = ("seconds", "cpu_seconds")
     rows = [{key: value for key, value in row.items() if key not in clocks} for row in state["rows"]]
-    return {key: value for key, value in state.items() if key not in clocks} | {"rows": rows}
+    machines = [{**machine, "date": ""} for machine in state["machines"]]
+    return {key: value for key, value in state.items() if key not in clocks} | {"rows": rows, "machines": machines}
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from course_lib import measurements
 from course_lib.cli import app
 from course_lib.cli import train as command
-from course_lib.training import recipes, train
+from course_lib.training import loop, recipes, train
 from tests.training.processes import Interrupt, read, same
 from tests.training.toy import Exploding, Toy
 
@@ -76,6 +76,31 @@ def test_trained_recorded_and_gone_on_with(tmp_path: Path) -> None:
     assert course("train", "toy", "--fresh").exit_code == 0
     assert measurements.names() == ["train_toy_seed5"]
     assert measurements.read("train_toy_seed5") == record
+
+
+def test_a_record_tells_where_the_training_was_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the machine that took the steps, not the one on which a finished training is recorded."""
+
+    def machine(processor: str, cores: int, device: str) -> Any:
+        hardware = {"processor": processor, "cores": cores, "gpu": None}
+        versions = {"python": "3", "torch": "2", "system": "Linux"}
+        here = {"hardware": hardware, "versions": versions, "revision": processor[0], "date": f"2030-01-0{cores}"}
+        return lambda fabric: here | {"device": device, "processes": 2, "threads": 1}
+
+    monkeypatch.setattr(loop, "machine", machine("first", 8, "cpu"))
+    monkeypatch.setattr(command, "_show", lambda recipe, row: Interrupt(4)(row))
+    assert course("train", "toy").exit_code == 130
+    monkeypatch.setattr(command, "_show", lambda recipe, row: None)
+    monkeypatch.setattr(loop, "machine", machine("second", 4, "cuda"))
+    assert course("train", "toy").exit_code == 0
+    monkeypatch.setattr(loop, "machine", machine("third", 2, "cpu"))
+    assert course("train", "toy", "--save").exit_code == 0
+    record = measurements.read("train_toy")
+    assert record["hardware"] == {"processor": "second", "cores": 4, "gpu": None}
+    assert (record["revision"], record["date"]) == ("s", "2030-01-04")
+    assert record["command"] == "course train toy --device cuda --precision 32-true --save"
+    assert "2 process(es)" in record["protocol"]
+    assert record["protocol"].endswith("; trained on several machines: first, torch 2; second, torch 2")
 
 
 def test_the_record_of_the_listed_recipe_is_its_own(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def test_weights_that_diverge_in_the_last_step_are_no_result() -> None:
             norm.get_buffer("running_mean").fill_(math.nan)
             return torch.nn.Sequential(norm, torch.nn.Linear(2, 1))
 
-    with pytest.raises(Diverged, match=r"^toy, step 0: the buffer 0\.running_mean is not a number"):
+    with pytest.raises(Diverged, match=r"^toy, step 0: the buffer 0\.running_mean is not finite"):
         train(Statistics(), device="cpu", progress=False)
 
 

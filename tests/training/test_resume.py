@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.single_device import SingleDeviceStrategy
 
+from course_lib import measurements
 from course_lib.training import FolderInUse, NotResumable, Stopped, loop, processes, train
 from course_lib.training.stop import StopRequest
 from tests.training.processes import Interrupt, pipe, read, same, start, without_times
@@ -434,3 +435,36 @@ def test_fields_that_change_no_number_may_change(tmp_path: Path) -> None:
     state["recipe"]["aim"] = 32.2
     torch.save(state, tmp_path / "checkpoint.pt")
     assert train(Aiming(aim=3.0), tmp_path, device="cpu", progress=False).steps == 12
+
+
+def test_other_threads_and_versions_are_told(tmp_path: Path) -> None:
+    """Oracle: the warning, once, when steps are taken; the machines in order. A finished training is silent."""
+    with pytest.raises(Stopped):
+        train(Toy(), tmp_path, device="cpu", progress=False, on_row=Interrupt(4))
+    torch.set_num_threads(2)
+    with pytest.raises(Stopped), pytest.warns(UserWarning, match=r"^threads were 1 and are 2 now: the bits of toy"):
+        train(Toy(), tmp_path, device="cpu", progress=False, on_row=Interrupt(8))
+    train(Toy(), tmp_path, device="cpu", progress=False)
+    torch.set_num_threads(1)
+    machines = train(Toy(), tmp_path, device="cpu", progress=False).machines
+    assert [(m["threads"], m["device"], m["processes"]) for m in machines] == [(1, "cpu", 1), (2, "cpu", 1)]
+    assert machines[0]["versions"]["torch"] == torch.__version__
+    assert machines[0]["hardware"] == measurements.hardware()
+    assert len(train(Toy(), device="cpu", progress=False).machines) == 1
+    state = torch.load(tmp_path / "checkpoint.pt")
+    other = {**machines[0]["versions"], "torch": "1.0"}
+    state |= {"step": 8, "machines": [{**machines[0], "versions": other}]}
+    torch.save(state, tmp_path / "checkpoint.pt")
+    with pytest.warns(UserWarning, match=r"^versions were .*'torch': '1\.0'.* and are"):
+        train(Toy(), tmp_path, device="cpu", progress=False)
+
+
+def test_a_checkpoint_from_before_machines_were_kept_goes_on(tmp_path: Path) -> None:
+    """Oracle: the straight run."""
+    with pytest.raises(Stopped):
+        train(Toy(), tmp_path / "run", device="cpu", progress=False, on_row=Interrupt(4))
+    state = torch.load(tmp_path / "run" / "checkpoint.pt")
+    del state["machines"]
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    train(Toy(), tmp_path / "run", device="cpu", progress=False)
+    assert same(read(tmp_path / "run"), straight(Toy(), tmp_path / "straight"))

@@ -304,7 +304,7 @@ class _Training:
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Go back to where a checkpoint was written."""
         # "where BSDS500 is at hand, it" is one recipe and two trainings
-        checkpoint.check_same(folder, "data", state["data"], self.data.description)
+        checkpoint.check_same(folder, "data", state.get("data"), self.data.description)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])

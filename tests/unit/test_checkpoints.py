@@ -230,7 +230,9 @@ def test_ship_measures_and_writes(workshop: Path) -> None:
     assert card["licence"].startswith("CC BY 4.0")
     assert card["training"]["cpu_seconds"] == 61.0
     assert "aim: 99.0 dB on Set5, not reached" in done.stdout
-    assert json.loads((workshop / "data" / "cards" / "tiny.json").read_text(encoding="utf-8")) == card
+    written = (workshop / "data" / "cards" / "tiny.json").read_text(encoding="utf-8")
+    assert json.loads(written) == card
+    assert written == json.dumps(card, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def test_ship_refuses_what_is_not_the_finished_training(workshop: Path) -> None:

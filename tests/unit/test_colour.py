@@ -52,6 +52,7 @@ def test_a_network_of_another_dtype(shape: tuple[int, ...]) -> None:
     network, image = ESPCN(2), torch.rand(shape, dtype=torch.float64, requires_grad=True)
     got = enlarge_rgb(network, image, scale=2)
     assert got.dtype == torch.float64
+    assert enlarge_rgb(network, image.bfloat16(), scale=2).dtype == torch.bfloat16
     torch.testing.assert_close(got, enlarge_rgb(network.double(), image, scale=2), atol=1e-6, rtol=0)
     assert got.requires_grad
 

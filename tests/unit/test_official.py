@@ -117,6 +117,8 @@ def test_floats_where_integers_belong_are_refused() -> None:
     assert model.num_batches_tracked.dtype == torch.int64
     with pytest.raises(official.Misfit, match=r"num_batches_tracked is torch\.float32, must be integers"):
         official.fit(model, state | {"num_batches_tracked": torch.tensor(4.5)}, "a norm")
+    with pytest.raises(official.Misfit, match=r"num_batches_tracked is torch\.complex64, must be integers"):
+        official.fit(model, state | {"num_batches_tracked": torch.tensor(4j)}, "a norm")
 
 
 def test_half_precision_is_loaded(state: dict[str, torch.Tensor]) -> None:

@@ -97,23 +97,28 @@ def test_an_unknown_family_is_named(family: Path) -> None:
 
 def test_labels_on_few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the library's own trips; searching for the cross-entropy's scores never makes the loss worse."""
-    monkeypatch.setattr(labels, "STEPS", 20)
+    monkeypatch.setattr(labels, "STEPS", (10, 20))
     monkeypatch.setattr(labels, "RANKS", (4, 32))
     few = {"side": 32, "object_size": (8, 20), "fitted": 40, "held_out": 12}
     recipe = SegmentationRecipe(name="labels", steps=1, batch=1, decoder="dupsampling", **few)
     values = labels.measure(recipe)
-    assert list(values) == ["16", "32"]
+    assert [list(values[name]) for name in ("bilinear", "windows")] == [["8", "16", "32"], ["16", "32"]]
     _, maps = held_out(12, 32, (8, 20))
-    assert values["16"]["bilinear"]["squares"] == pytest.approx(mean_iou(best_bilinear(maps, 16, 4), maps, 4), abs=1e-4)
-    assert values["16"]["windows"]["32"]["squares"] > values["16"]["windows"]["4"]["squares"]
-    assert values["16"]["windows"]["32"]["entropy"] > values["16"]["windows"]["4"]["entropy"]
+    squares = values["bilinear"]["16"]["squares"]
+    assert squares == pytest.approx(mean_iou(best_bilinear(maps, 16, 4), maps, 4), abs=1e-4)
+    few_numbers, many = (values["windows"]["16"][rank] for rank in ("4", "32"))
+    assert many["squares"] > few_numbers["squares"]
+    assert all(many["entropy"][steps] > few_numbers["entropy"][steps] for steps in ("10", "20"))
     lines = labels.table(values).splitlines()
-    assert len(lines) == 1 + 2 * 3
-    assert f"{values['32']['bilinear']['entropy']:.4f}" in lines[4]
+    assert len(lines) == 1 + 3 + 2 * 2
+    assert lines[3].split()[:2] == ["32", "bilinear"]
+    assert lines[3].split()[2:] == [
+        f"{v:.4f}" for v in (values["bilinear"]["32"]["squares"], *values["bilinear"]["32"]["entropy"].values())
+    ]
 
 
 def test_searching_finds_scores_that_win() -> None:
     """Oracle: with all of a window's numbers at hand, the search must find every label."""
     truth = torch.randint(3, (2, 4, 4), generator=torch.Generator().manual_seed(0))
     start = torch.zeros(2, 3, 4, 4)
-    assert labels._searched(start, lambda z: z, truth, 3) == 1
+    assert labels._searched(start, lambda z: z, truth, 3) == {"200": 1, "600": 1}

@@ -14,25 +14,25 @@ from .compare import Wrong, kind, same_call, same_numbers
 from .registry import exercise
 
 
-def lands(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
-    """k = c r^2 + i r + j: divide by r^2 for the colour, then by r for the row of the block."""
-    c, place = divmod(k, r * r)
+def lands(n: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    """n = c r^2 + i r + j: divide by r^2 for the colour, then by r for the row of the block."""
+    c, place = divmod(n, r * r)
     i, j = divmod(place, r)
     return c, r * h + i, r * w + j
 
 
-def _colour_fastest(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
-    place, c = divmod(k, 2)
+def _colour_fastest(n: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    place, c = divmod(n, 2)
     return c, r * h + place // r, r * w + place % r
 
 
-def _columns_first(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
-    c, y, x = lands(k, 0, 0, r)
+def _columns_first(n: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    c, y, x = lands(n, 0, 0, r)
     return c, r * h + x, r * w + y
 
 
-def _side_by_side(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
-    c, i, j = lands(k, 0, 0, r)
+def _side_by_side(n: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
+    c, i, j = lands(n, 0, 0, r)
     return c, h + i, w + j
 
 
@@ -41,7 +41,7 @@ def _side_by_side(k: Any, h: Any, w: Any, r: Any) -> tuple[Any, Any, Any]:
     title="where a number lands",
     hints=(
         "In the formula of the chapter the channel is c r^2 + i r + j. Which part of it does a division by r^2 give?",
-        "k // r^2 is the colour; the remainder is i r + j, and dividing that by r gives i, with the remainder j.",
+        "n // r^2 is the colour; the remainder is i r + j, and dividing that by r gives i, with the remainder j.",
         "Channel 7 with r = 2: colour 7 // 4 = 1, remainder 3, i = 1, j = 1. It goes to row 2 h + 1, column 2 w + 1.",
     ),
     solution=lands,
@@ -171,7 +171,67 @@ def check_06_3(answer: Any) -> str:
         if colours > 1 and torch.equal(came, _other_way(scrambled, r)):
             raise Wrong("the wrong way round: the picture was made by PyTorch's shuffle, so undo that one first")
         same_numbers(came, meant, f"mend(picture, {r})")
-    return "What a permutation did, a permutation can undo; a plain reshape is one, too."
+    return "What a permutation did, a permutation can undo."
+
+
+def cost(layers: Any, r: Any) -> Any:
+    """Each layer multiplies kernel^2 x in x out times for a small pixel; a small pixel is r^2 large ones."""
+    return sum(kernel**2 * into * out for kernel, into, out in layers) / r**2
+
+
+def _per_small_pixel(layers: Any, r: Any) -> Any:
+    return r**2 * cost(layers, r)
+
+
+def _kernel_once(layers: Any, r: Any) -> Any:
+    return sum(kernel * into * out for kernel, into, out in layers) / r**2
+
+
+def _with_biases(layers: Any, r: Any) -> Any:
+    return sum((kernel**2 * into + 1) * out for kernel, into, out in layers) / r**2
+
+
+def _divided_once(layers: Any, r: Any) -> Any:
+    return r * cost(layers, r)
+
+
+ESPCN_X3 = [(5, 1, 64), (3, 64, 32), (3, 32, 9)]
+
+
+@exercise(
+    "06.4",
+    title="what a network costs",
+    hints=(
+        "One number of a layer's result reads kernel^2 pixels in each channel in. How many has a small pixel?",
+        "A layer multiplies kernel^2 x in x out times for a small pixel. How many large ones is that?",
+        "sum(k**2 * m * n for k, m, n in layers) / r**2; for ESPCN x3 it is (1,600 + 18,432 + 2,592) / 9.",
+    ),
+    solution=cost,
+    wrong=[
+        (_per_small_pixel, "of the large picture"),
+        (_kernel_once, "kernel^2"),
+        (_with_biases, "biases"),
+        (_divided_once, "expected 2513.7778"),
+        (2514, "expected a function"),
+    ],
+)
+def check_06_4(answer: Any) -> str:
+    """Oracle: the counts of the chapter, and layers whose product is done by hand."""
+    if callable(answer):
+        came = answer(list(ESPCN_X3), 3)
+        for wrong, why in (
+            (
+                _per_small_pixel,
+                "that is for a small pixel, which becomes r^2 pixels of the large picture",
+            ),
+            (_kernel_once, "a kernel of 3 has 9 taps: each number of a layer reads kernel^2 pixels of each channel in"),
+            (_with_biases, "biases are added, they multiply nothing"),
+        ):
+            if came == wrong(ESPCN_X3, 3):
+                raise Wrong(f"cost of ESPCN x3 came as {came:,.1f}: {why}")
+    for layers, r in ((ESPCN_X3, 3), ([(5, 1, 64), (3, 64, 32), (3, 32, 4)], 2), ([(1, 7, 16)], 4), ([(3, 2, 12)], 2)):
+        same_call(answer, (layers, r), cost(layers, r))
+    return "Of ESPCN's 2,514 at x3 the last layer takes 288, and as many at every factor: the saving is in the others."
 
 
 def _tensor(value: Any, shape: tuple[int, ...], name: str = "the answer") -> Tensor:

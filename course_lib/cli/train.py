@@ -60,8 +60,7 @@ def train(
     save: Annotated[
         bool,
         typer.Option(
-            "--save",
-            help="Record the curve as data/measurements/train_NAME.json (train_NAME_seed1.json with --seed 1).",
+            "--save", help="Record the curve: data/measurements/train_NAME.json (with --seed 1: train_NAME_seed1)."
         ),
     ] = False,
 ) -> None:
@@ -80,11 +79,8 @@ def train(
     """
     with one_line_errors():
         from course_lib import training
-        from course_lib.training import recipes as known
 
-        asked = {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
-        changes = {key: value for key, value in asked.items() if value != getattr(known.get(name), key)}
-        recipe = known.get(name, **changes)
+        recipe, changes = _asked_for(name, steps=steps, seed=seed)
         place = folder or Path("runs") / name
         first = os.environ.get("RANK", "0") == "0"
         try:
@@ -108,6 +104,15 @@ def train(
             typer.echo(f"{place}: {result.steps} steps, {result.seconds:.0f} s ({result.cpu_seconds:.0f} CPU seconds)")
             if save:
                 _record(result, precision.value, changes)
+
+
+def _asked_for(name: str, **wishes: int | None) -> tuple["Recipe", dict[str, int]]:
+    """Return a recipe with what was asked for in place of its own, and what of that differs from its own."""
+    from course_lib.training import recipes as known
+
+    listed = known.get(name)
+    changes = {key: value for key, value in wishes.items() if value not in (None, getattr(listed, key))}
+    return known.get(name, **changes), changes
 
 
 def _show(recipe: "Recipe", row: "Row") -> None:

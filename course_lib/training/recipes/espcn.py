@@ -125,7 +125,7 @@ def _psnr(model: Callable[[Tensor, int], Tensor], pictures: tuple[Tensor, ...], 
 RECIPES: tuple[Recipe, ...] = (
     EspcnRecipe(
         name="espcn-x3",
-        about="ESPCN x3 on luminance, as in the paper",
+        about="ESPCN x3 on luminance, the layers of the paper",
         steps=40_000,
         batch=16,
         rate=2e-3,

@@ -22,7 +22,7 @@ except ImportError:  # Windows
 FILE, CURVE, LOCK = "checkpoint.pt", "curve.csv", ".lock"
 FIRST_COLUMNS = ("step", "seconds", "cpu_seconds", "loss", "learning_rate")
 _FORMAT = "course_lib training 1"
-_KEYS = {"recipe", "precision", "step", "rows", "model", "optimiser", "scaler"}
+_KEYS = {"recipe", "data", "precision", "machines", "step", "rows", "model", "optimiser", "scaler"}
 _HELD: dict[Path, object] = {}
 _ADVICE = "train from the start (--fresh), or name another folder"
 

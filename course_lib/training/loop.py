@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +304,7 @@ class _Training:
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Go back to where a checkpoint was written."""
         # "where BSDS500 is at hand, it" is one recipe and two trainings
-        checkpoint.check_same(folder, "data", state.get("data"), self.data.description)
+        checkpoint.check_same(folder, "data", state["data"], self.data.description)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -314,7 +314,4 @@ class _Training:
                 f"the checkpoint in {folder} does not fit the model that {self.recipe.name} makes now: {text}"
             ) from error
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        names = ("step", "rows", "sums", "summed", "seconds", "cpu_seconds")
-        # a checkpoint that was written before machines were kept counts as this machine's
-        machines = state.get("machines", [machine(self.fabric)])
-        self.progress = _Progress(**{name: state[name] for name in names}, machines=machines)
+        self.progress = _Progress(**{each.name: state[each.name] for each in fields(_Progress)})

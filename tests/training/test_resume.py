@@ -469,14 +469,3 @@ def test_other_threads_and_versions_are_told(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "checkpoint.pt")
     with pytest.warns(UserWarning, match=r"^versions were .*'torch': '1\.0'.* and are"):
         train(Toy(), tmp_path, device="cpu", progress=False)
-
-
-def test_a_checkpoint_from_before_machines_were_kept_goes_on(tmp_path: Path) -> None:
-    """Oracle: the straight run."""
-    with pytest.raises(Stopped):
-        train(Toy(), tmp_path / "run", device="cpu", progress=False, on_row=Interrupt(4))
-    state = torch.load(tmp_path / "run" / "checkpoint.pt")
-    del state["machines"]
-    torch.save(state, tmp_path / "run" / "checkpoint.pt")
-    train(Toy(), tmp_path / "run", device="cpu", progress=False)
-    assert same(read(tmp_path / "run"), straight(Toy(), tmp_path / "straight"))

@@ -1,4 +1,4 @@
-"""A small segmentation network with three decoders, and what label maps lose at its stride (chapter 07)."""
+"""A small segmentation network with five decoders, and what label maps lose at its stride (chapter 07)."""
 
 from __future__ import annotations
 

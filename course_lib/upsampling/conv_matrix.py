@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from course_lib.upsampling.grids import check_length
 
 Pair = int | Sequence[int]
 MOST_ENTRIES = 2**28
@@ -147,9 +148,4 @@ def pair(name: str, value: Any, axes: int = 2, least: int = 1) -> tuple[int, ...
 
 
 def _whole(least: int = 1, **named: Any) -> list[int]:
-    for name, value in named.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{name} must be a whole number, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    return [int(value) for value in named.values()]
+    return [check_length(name, value, least) for name, value in named.items()]

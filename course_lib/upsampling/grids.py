@@ -55,12 +55,12 @@ def output_size(n: int, scale: Scale) -> int:
     return math.ceil(as_fraction(scale) * check_length("n", n))
 
 
-def check_length(name: str, n: int) -> int:
-    """Return `n` as an int if it is a whole number >= 1; otherwise raise an error that names the argument."""
+def check_length(name: str, n: int, least: int = 1) -> int:
+    """Return `n` as an int if it is a whole number >= `least`; otherwise raise an error that names the argument."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"{name} must be a whole number, got {n!r}")
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1, got {n}")
+    if n < least:
+        raise ValueError(f"{name} must be at least {least}, got {n}")
     return int(n)
 
 

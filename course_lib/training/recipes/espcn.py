@@ -26,7 +26,7 @@ class EspcnRecipe(Recipe):
     """Mean squared error on random patches, Adam, warm-up and cosine.
 
     added: the output is added to bicubic. patch: side of the small patch. rate: largest learning rate of Adam, times
-    `last` in the last layer (a tenth in the paper). contrast: see `start`. aim: PSNR on Set5 in dB that the card tells
+    `last` in the last layer (the paper: a tenth). contrast: see `start`. aim: PSNR on Set5 in dB that the card tells
     as reached or not.
     """
 
@@ -67,7 +67,7 @@ class EspcnRecipe(Recipe):
         return F.mse_loss(model(lr).float(), hr)
 
     def optimiser(self, model: nn.Module) -> Optimizer:
-        """Return Adam with its usual momenta; the last layer learns more slowly."""
+        """Return Adam with its usual momenta; the last layer has its own share of the rate."""
         last = [p for name, p in model.named_parameters() if name.startswith("conv3")]
         others = [p for name, p in model.named_parameters() if not name.startswith("conv3")]
         return Adam([{"params": others, "lr": self.rate}, {"params": last, "lr": self.rate * self.last}])

@@ -1,4 +1,4 @@
-"""Three decoders for one small segmentation network, at equal cost, on generated scenes."""
+"""Five decoders for one small segmentation network, at equal cost, on generated scenes."""
 
 import functools
 from collections.abc import Mapping

@@ -2,6 +2,20 @@
 
 from course_lib.official.adapters import Adapter, adapter, load, names
 from course_lib.official.fitting import Misfit, fit
-from course_lib.official.reading import UnreadableCheckpoint, read, unwrap
+from course_lib.official.reading import UnreadableCheckpoint, contents, read, unwrap
+from course_lib.official.recognise import candidates, recognise
 
-__all__ = ["Adapter", "Misfit", "UnreadableCheckpoint", "adapter", "fit", "load", "names", "read", "unwrap"]
+__all__ = [
+    "Adapter",
+    "Misfit",
+    "UnreadableCheckpoint",
+    "adapter",
+    "candidates",
+    "contents",
+    "fit",
+    "load",
+    "names",
+    "read",
+    "recognise",
+    "unwrap",
+]

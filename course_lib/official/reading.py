@@ -25,6 +25,14 @@ class UnreadableCheckpoint(ValueError):
 def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict in a file, {official name: tensor on the CPU}, out of its wrappers as `unwrap` does.
 
+    Raises what `contents` and `unwrap` raise.
+    """
+    return unwrap(contents(path))
+
+
+def contents(path: str | os.PathLike[str]) -> Any:
+    """Return all that is in a file, tensors on the CPU.
+
     The first bytes say what a file is, not its name: safetensors, or what torch.save writes, of which only tensors,
     plain containers and `argparse.Namespace` are accepted, so that no file can run code. Raises FileNotFoundError, and
     UnreadableCheckpoint for any other kind of file, a damaged one, or one that holds anything else.
@@ -40,11 +48,11 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     # safetensors first: the length that it begins with may have the first byte of a pickle
     if head[4:] == bytes(4) + b"{":
         try:
-            return unwrap(safetensors.torch.load_file(file))
+            return safetensors.torch.load_file(file)
         except safetensors.SafetensorError as error:
             raise UnreadableCheckpoint(f"{file} is a damaged safetensors file: {error}; fetch it again") from error
     if head.startswith((_ZIP, _PICKLE)):
-        return unwrap(_read_torch(file))
+        return _read_torch(file)
     raise UnreadableCheckpoint(
         f"{file} is no checkpoint: it begins with {head!r}, expected a safetensors file or one that torch.save wrote"
         + ("; is it a download page or a Git LFS pointer?" if head[:8].isascii() and head.strip() else "")

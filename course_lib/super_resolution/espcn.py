@@ -18,8 +18,8 @@ class ESPCN(nn.Module):
     shuffle, as in a widespread port. added: the result is added to the bicubic enlargement (a = -1/2, symmetric
     border), so that only what bicubic misses is learned; the paper's network has to make the whole picture.
 
-    f1, n1 = 5, 64; f2, n2 = 3, 32; f3 = 3; tanh after the first two layers; zeros outside the picture. Raises
-    TypeError or ValueError for a scale or a number of channels that is no whole number >= 1, ValueError for an unknown
+    f1, n1 = 5, 64; f2, n2 = 3, 32; f3 = 3; tanh after the first two layers; zeros outside the picture. radius: how many
+    small pixels away a result still depends on. Raises TypeError or ValueError for a scale or a number of channels that is no whole number >= 1, ValueError for an unknown
     output, or a sigmoid that would be added.
     """
 
@@ -35,6 +35,7 @@ class ESPCN(nn.Module):
         self.conv1 = nn.Conv2d(channels, 64, 5, padding=2)
         self.conv2 = nn.Conv2d(64, 32, 3, padding=1)
         self.conv3 = nn.Conv2d(32, channels * scale**2, 3, padding=1)
+        self.radius = 2 + 1 + 1
 
     def subpixels(self, lr: Tensor) -> Tensor:
         """Return the paper's last layer, before the shuffle: (..., C, h, w) -> (..., C r^2, h, w); eq. 3.

@@ -16,9 +16,11 @@ from torch import nn
 
 from course_lib.files import atomic_write, data_dir
 from course_lib.official.fitting import check, fit
+from course_lib.super_resolution.edsr import EDSR
 from course_lib.super_resolution.espcn import ESPCN
+from course_lib.super_resolution.rdn import RDN
 
-MODELS: dict[str, type[nn.Module]] = {"ESPCN": ESPCN}
+MODELS: dict[str, type[nn.Module]] = {"EDSR": EDSR, "ESPCN": ESPCN, "RDN": RDN}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""
 
 

@@ -1,7 +1,24 @@
 """Super-resolution: the networks, and how their results are measured."""
 
+from course_lib.super_resolution.edsr import EDSR, EDSREncoder
+from course_lib.super_resolution.encoders import make_encoder
 from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.luminance import enlarge_rgb
 from course_lib.super_resolution.metrics import benchmark, modcrop, network, psnr, shave, ssim
+from course_lib.super_resolution.rdn import RDN, RDNEncoder
 
-__all__ = ["ESPCN", "benchmark", "enlarge_rgb", "modcrop", "network", "psnr", "shave", "ssim"]
+__all__ = [
+    "EDSR",
+    "ESPCN",
+    "RDN",
+    "EDSREncoder",
+    "RDNEncoder",
+    "benchmark",
+    "enlarge_rgb",
+    "make_encoder",
+    "modcrop",
+    "network",
+    "psnr",
+    "shave",
+    "ssim",
+]

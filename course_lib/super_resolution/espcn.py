@@ -19,8 +19,8 @@ class ESPCN(nn.Module):
     border), so that only what bicubic misses is learned; the paper's network has to make the whole picture.
 
     f1, n1 = 5, 64; f2, n2 = 3, 32; f3 = 3; tanh after the first two layers; zeros outside the picture. radius: how many
-    small pixels away a result still depends on. Raises TypeError or ValueError for a scale or a number of channels that is no whole number >= 1, ValueError for an unknown
-    output, or a sigmoid that would be added.
+    small pixels away a result still depends on. Raises TypeError or ValueError for a scale or a number of channels that
+    is no whole number >= 1, ValueError for an unknown output, or a sigmoid that would be added.
     """
 
     def __init__(self, scale: int, channels: int = 1, output: Output = "linear", added: bool = False) -> None:

@@ -18,9 +18,10 @@ from course_lib.files import atomic_write, data_dir
 from course_lib.official.fitting import check, fit
 from course_lib.super_resolution.edsr import EDSR
 from course_lib.super_resolution.espcn import ESPCN
+from course_lib.super_resolution.liif import LIIF
 from course_lib.super_resolution.rdn import RDN
 
-MODELS: dict[str, type[nn.Module]] = {"EDSR": EDSR, "ESPCN": ESPCN, "RDN": RDN}
+MODELS: dict[str, type[nn.Module]] = {"EDSR": EDSR, "ESPCN": ESPCN, "LIIF": LIIF, "RDN": RDN}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""
 
 

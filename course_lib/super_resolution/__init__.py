@@ -3,6 +3,7 @@
 from course_lib.super_resolution.edsr import EDSR, EDSREncoder
 from course_lib.super_resolution.encoders import make_encoder
 from course_lib.super_resolution.espcn import ESPCN
+from course_lib.super_resolution.liif import LIIF
 from course_lib.super_resolution.luminance import enlarge_rgb
 from course_lib.super_resolution.metrics import benchmark, modcrop, network, psnr, shave, ssim
 from course_lib.super_resolution.rdn import RDN, RDNEncoder
@@ -10,6 +11,7 @@ from course_lib.super_resolution.rdn import RDN, RDNEncoder
 __all__ = [
     "EDSR",
     "ESPCN",
+    "LIIF",
     "RDN",
     "EDSREncoder",
     "RDNEncoder",

@@ -1,66 +1,104 @@
 """`course upscale`: check everything first, then write the enlarged picture strip by strip."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 import torch
+from torch import nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from course_lib.cli.errors import Refused, check_target
+from course_lib.cli.networks import NetworkStrips
 from course_lib.cli.strips import Strips
 from course_lib.cli.writers import FORMATS, Format
 from course_lib.datasets import Samples, read_samples
 from course_lib.files import atomic_write
+from course_lib.super_resolution.tiles import spans
 from course_lib.upsampling import output_size
 from course_lib.upsampling.taps import Method
 
 LONGEST_SIDE = 500_000
 """Pixels along one side of a result; beyond it the tables of weights would not fit in memory."""
 
+PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 _Item = TypeVar("_Item")
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What is to be done with a picture, and how.
+
+    scale, size (height, width): exactly one, or none for a network that has one scale. method, antialias: of the
+    interpolation, where `network` is None. network: takes RGB, on the device. tile, overlap, precision: as of `Tiles`.
+    """
+
+    scale: Fraction | None = None
+    size: tuple[int, int] | None = None
+    method: Method = "bicubic"
+    antialias: bool = True
+    device: str = "cpu"
+    network: nn.Module | None = None
+    tile: int | None = None
+    overlap: int | None = None
+    precision: str = "float32"
+
+    def goal(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of the result. Raises ValueError where the network has no such scale."""
+        if self.network is not None:
+            down, right = spans(self.network, (height, width), self.size, self.scale)
+            return down.n_out, right.n_out
+        return self.size or (output_size(height, self.scale or 1), output_size(width, self.scale or 1))
+
+    def strips(self, samples: Samples, done: Callable[[int], Any] | None = None) -> Strips | NetworkStrips:
+        """Return the rows of the result; done is called with numbers of pixels that a network has finished."""
+        if self.network is None:
+            height, width, _ = samples.values.shape
+            return Strips(samples, self.goal(height, width), self.scale, self.method, self.antialias, self.device)
+        exact = PRECISIONS[self.precision]
+        return NetworkStrips(self.network, samples, self.size, self.scale, self.tile, self.overlap, exact, done)
+
+
 def upscale(
-    image: Path,
-    out: Path,
-    scale: Fraction | None,
-    size: tuple[int, int] | None,
-    method: Method,
-    antialias: bool,
-    force: bool,
-    device: str,
+    image: Path, out: Path, wish: Wish, force: bool = False, say: Callable[[str], Any] | None = None, bar: bool = True
 ) -> tuple[int, int]:
     """Write `image` enlarged to `out` and return the result's (height, width).
 
-    Exactly one of scale and size (height, width). Raises UnreadablePicture, CannotWrite or Refused before `out` is
-    touched.
+    say: gets notes about the result, before it is made. Raises UnreadablePicture, CannotWrite, ValueError or Refused
+    before `out` is touched.
     """
-    check_device(device)
+    check_device(wish.device)
     check_target(out, force)
     kind = FORMATS[out.suffix.lower()]
     samples = read_samples(image)
     height, width, channels = samples.values.shape
-    goal = size or (output_size(height, scale or 1), output_size(width, scale or 1))
+    goal = wish.goal(height, width)
     _check_format(samples, goal, kind, out)
     _check_disk(goal[0] * goal[1] * channels * samples.values.itemsize, kind, out)
-    strips = Strips(samples, goal, scale, method, antialias, device)
-    with (
-        atomic_write(out) as stream,
-        tqdm(total=goal[0], unit=" rows", desc=f"{width} x {height} -> {goal[1]} x {goal[0]}") as bar,
-    ):
-        kind.write(stream, _counted(strips, bar), strips.shape, samples.values.dtype, samples.profile)
+    desc = f"{width} x {height} -> {goal[1]} x {goal[0]}"
+    with tqdm(total=goal[0] * goal[1], unit=" pixels", unit_scale=True, desc=desc, disable=not bar) as progress:
+        strips = wish.strips(samples, progress.update)
+        if isinstance(strips, NetworkStrips):
+            for note in strips.notes if say is not None else ():
+                say(note)  # type: ignore[misc]
+            rows = iter(strips)
+        else:
+            rows = _counted(strips, progress)
+        with atomic_write(out) as stream:
+            kind.write(stream, rows, strips.shape, samples.values.dtype, samples.profile)
     return goal
 
 
 def _counted(strips: Strips, bar: tqdm) -> Iterator[npt.NDArray[Any]]:
     for strip in _ahead(iter(strips)):
         yield strip
-        bar.update(len(strip))
+        bar.update(strip.shape[0] * strip.shape[1])
 
 
 def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from course_lib import __version__, checkpoints, datasets, measurements
 from course_lib.cli import app
 from course_lib.cli import evaluate as evaluating
-from course_lib.cli.app import parse_scale, parse_size
 from course_lib.cli.errors import one_line_errors
+from course_lib.cli.options import parse_scale, parse_size
 from course_lib.datasets import sets
 
 

@@ -1,0 +1,104 @@
+"""`course bench`: times on this machine. Heavy imports wait inside the commands, so that --help answers at once."""
+
+from typing import Annotated
+
+import typer
+
+from course_lib.cli.errors import check_target, one_line_errors
+from course_lib.cli.options import Force, Out, Save, Threads, deliver
+
+bench_app = typer.Typer(help="Time the library on this machine.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@bench_app.command("resize")
+def bench_resize(
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each case; the median counts.", min=1, max=1000)] = 7,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time `resize` beside PyTorch, Pillow and scikit-image: 3 x 512 x 512 to 2048 and back.
+
+    \b
+    course bench resize --threads 1
+    course bench resize --device cuda --save
+
+    Rivals and cases take turns within one run, so that a busy moment of the machine hits all of them; compare the
+    ratios, not the milliseconds.
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.bench.resize import PROTOCOL, run, table
+
+        values = run(device, threads, repeats, progress=True, own_process=True)
+        typer.echo(table(values))
+        command = f"course bench resize --device {device} --repeats {repeats}" + (
+            f" --threads {threads}" if threads else ""
+        )
+        record = {
+            "values": values,
+            "command": command,
+            "protocol": PROTOCOL,
+            "data": "random numbers, seed 0",
+            "seed": 0,
+        }
+        deliver("bench_resize" if device == "cpu" else "bench_resize_cuda", record, save, out)
+
+
+@bench_app.command("slider")
+def bench_slider(
+    threads: Threads = None,
+    moves: Annotated[int, typer.Option(help="Slider moves that are timed, each to a new value.", min=1, max=700)] = 100,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time a live slider: from its message to the encoded picture, at 512 x 512.
+
+    \b
+      course bench slider
+      course bench slider --moves 300 --save
+
+    A picture that follows the hand needs a 95th percentile under 70 ms.
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.bench.slider import PROTOCOL, run, table
+
+        values = run(threads, moves)
+        typer.echo(table(values))
+        command = f"course bench slider --moves {moves}" + (f" --threads {threads}" if threads else "")
+        record = {"values": values, "command": command, "protocol": PROTOCOL, "data": "photograph astronaut, 512x512"}
+        deliver("bench_slider", record, save, out)
+
+
+@bench_app.command("scenes")
+def bench_scenes(
+    repeats: Annotated[int, typer.Option(help="Timed blocks of each case; the median counts.", min=1, max=1000)] = 9,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time what feeds a training: generated scenes, and pairs of patches for super-resolution, on one core.
+
+    \b
+      course bench scenes
+      course bench scenes --repeats 21 --save
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.bench.scenes import PROTOCOL, run, table
+        from course_lib.bench.timing import cpu_threads
+
+        with cpu_threads(1):
+            values = run(repeats, progress=True)
+        typer.echo(table(values))
+        command = f"course bench scenes --repeats {repeats}"
+        data = f"generated scenes; pairs of {values['pictures']} pictures of {values['source']}"
+        record = {"values": values, "command": command, "protocol": PROTOCOL, "data": data, "seed": 0}
+        deliver("bench_scenes", record, save, out)

@@ -1,0 +1,93 @@
+"""Options that several commands share, and how what stands behind them is read. Nothing heavy is imported."""
+
+import enum
+import math
+import re
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SMALLEST_SCALE, LARGEST_SCALE = Fraction(1, 10**6), Fraction(10**9)
+
+
+class Method(enum.StrEnum):
+    """Interpolation methods."""
+
+    nearest = "nearest"
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
+def choice(among: type[enum.StrEnum]) -> dict[str, Any]:
+    """Return the settings of an option that takes one of a few words; typer's own has "Value error, " before it."""
+
+    def parse(text: str) -> enum.StrEnum:
+        if text not in list(among):
+            raise typer.BadParameter(f"must be one of {', '.join(among)}; got {text[:60]!r}")
+        return among(text)
+
+    return {"parser": parse, "metavar": f"[{'|'.join(among)}]"}
+
+
+def parse_scale(text: str) -> Fraction:
+    """Return a positive number written as 2, 3.7 or 37/10, exactly; anything else is a usage error."""
+    try:
+        # Fraction would write out 1e999999999 in full, so only what a float holds goes on
+        number = float(text) if "/" not in text else 1.0
+        scale = Fraction(text) if math.isfinite(number) and len(text) <= 40 else Fraction(0)
+    except (ValueError, ZeroDivisionError):
+        scale = Fraction(0)
+    if scale <= 0:
+        raise typer.BadParameter(f"must be a positive number such as 2, 3.7 or 37/10, got {text[:60]!r}")
+    if not SMALLEST_SCALE <= scale <= LARGEST_SCALE:
+        raise typer.BadParameter(f"must be from {float(SMALLEST_SCALE):g} to {float(LARGEST_SCALE):g}, got {text}")
+    return scale
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return (height, width) written as 1080x1920; anything else is a usage error."""
+    found = re.fullmatch(r"0*([1-9][0-9]{0,8})[xX]0*([1-9][0-9]{0,8})", text.strip())
+    if not found:
+        raise typer.BadParameter(
+            f"must be height x width in pixels, both at least 1, such as 1080x1920, got {text[:60]!r}"
+        )
+    return int(found[1]), int(found[2])
+
+
+def networks() -> list[str]:
+    """Return the names of the networks of the book."""
+    from course_lib.files import data_dir
+
+    # names of files, because to ask `checkpoints` would import torch
+    return sorted(path.stem for path in (data_dir() / "checkpoints").glob("*.safetensors"))
+
+
+def one_of(names: Callable[[], list[str]]) -> Callable[[str], str]:
+    """Return a parser of an option that takes one of the names that there are when it is asked."""
+
+    def parse(text: str) -> str:
+        if text not in (known := names()):
+            raise typer.BadParameter(f"must be one of {', '.join(known)}; got {text[:60]!r}")
+        return text
+
+    return parse
+
+
+def deliver(name: str, record: dict[str, Any], save: bool, out: Path | None) -> None:
+    """Write a measurement where it was asked for and say where it is."""
+    from course_lib import measurements
+
+    if save:
+        typer.echo(f"recorded: {measurements.write(name, **record)}")
+    if out is not None:
+        measurements.save(out, **record)
+        typer.echo(f"written: {out}")
+
+
+Save = Annotated[bool, typer.Option("--save", help="Record the result in data/measurements, where chapters read it.")]
+Out = Annotated[Path | None, typer.Option(help="Write the result to this JSON file as well.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace --out if it is already there.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads to use; default: what PyTorch chooses.", min=1)]

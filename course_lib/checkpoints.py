@@ -19,9 +19,10 @@ from course_lib.official.fitting import check, fit
 from course_lib.super_resolution.edsr import EDSR
 from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.liif import LIIF
+from course_lib.super_resolution.meta_sr import MetaSR
 from course_lib.super_resolution.rdn import RDN
 
-MODELS: dict[str, type[nn.Module]] = {"EDSR": EDSR, "ESPCN": ESPCN, "LIIF": LIIF, "RDN": RDN}
+MODELS: dict[str, type[nn.Module]] = {"EDSR": EDSR, "ESPCN": ESPCN, "LIIF": LIIF, "MetaSR": MetaSR, "RDN": RDN}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""
 
 

@@ -5,6 +5,7 @@ from course_lib.super_resolution.encoders import make_encoder
 from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.liif import LIIF
 from course_lib.super_resolution.luminance import enlarge_rgb
+from course_lib.super_resolution.meta_sr import MetaSR
 from course_lib.super_resolution.metrics import benchmark, modcrop, network, psnr, shave, ssim
 from course_lib.super_resolution.rdn import RDN, RDNEncoder
 
@@ -14,6 +15,7 @@ __all__ = [
     "LIIF",
     "RDN",
     "EDSREncoder",
+    "MetaSR",
     "RDNEncoder",
     "benchmark",
     "enlarge_rgb",

@@ -1,6 +1,7 @@
 """Colour pictures for networks that know luminance only."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,10 @@ def enlarge_rgb(model: Callable[[Tensor], Tensor], image: Tensor, scale: int) ->
     return from_ycbcr(torch.cat([large, colours], dim=-3))
 
 
-def in_its_dtype(model: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """Return `model(image)` with the dtype and device of `image`, computed with those of the network's weights.
+def in_its_dtype(model: Callable[..., Tensor], image: Tensor, **options: Any) -> Tensor:
+    """Return `model(image, **options)` with dtype and device of `image`, computed with those of the network's weights.
 
     A model that has no parameters is called with `image` as it is.
     """
     weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return model(image) if weight is None else model(image.to(weight)).to(image)
+    return model(image, **options) if weight is None else model(image.to(weight), **options).to(image)

@@ -1,7 +1,12 @@
-"""How close two pictures are, in the two conventions of the super-resolution literature: PSNR and SSIM on luminance."""
+"""How close two pictures are, by the conventions of the super-resolution literature: PSNR, SSIM, and three protocols.
 
+`benchmark` shrinks luminance, as the papers up to VDSR did; `score` shrinks colours, as the later ones do.
+"""
+
+import math
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +14,18 @@ from torch import Tensor, nn
 
 from course_lib.colour import check_picture
 from course_lib.colour import luminance as luminance
-from course_lib.super_resolution.luminance import in_its_dtype
+from course_lib.super_resolution.any_scale import AnyScale
+from course_lib.super_resolution.edsr import EDSR
+from course_lib.super_resolution.espcn import ESPCN
+from course_lib.super_resolution.luminance import enlarge_rgb, in_its_dtype
+from course_lib.super_resolution.rdn import RDN
 from course_lib.upsampling import resize
+from course_lib.upsampling.grids import Scale, as_fraction, check_choice
+from course_lib.upsampling.taps import Method
+
+Protocol = Literal["benchmark", "div2k"]
+Enlarge = Callable[[Tensor, tuple[int, int]], Tensor]
+"""(lr (3, h, w), size (H, W)) -> (3, H, W)."""
 
 _WINDOW, _SIGMA = 11, 1.5
 
@@ -115,7 +130,7 @@ def benchmark(reference: Tensor, model: Callable[[Tensor, int], Tensor], scale: 
     raw = model(low, scale)
     if raw.shape != high.shape:
         raise ValueError(f"model must return {tuple(high.shape)} for scale {scale}, got {tuple(raw.shape)}")
-    result = (255 * raw.clamp(0, 1) + 0.5).floor() / 255
+    result = _eight_bits(raw)
     result, high = shave(result, scale), shave(high, scale)
     return float(psnr(result, high)), float(ssim(result, high))
 
@@ -133,5 +148,91 @@ def network(model: nn.Module) -> Callable[[Tensor, int], Tensor]:
             raise ValueError(f"scale must be {own}, the only one this network was trained for; got {scale}")
         with torch.no_grad():
             return in_its_dtype(model, low)
+
+    return enlarge
+
+
+def pair(reference: Tensor, scale: Scale) -> tuple[Tensor, Tensor]:
+    """Return (lr, hr), the small picture (3, h, w) and the large one (3, H', W') of an 8-bit picture, by any scale.
+
+    reference: (3 or 1, H, W) in [0, 1], whole 255ths; grey becomes three equal channels. h = floor(H / scale), and the
+    large picture is cut to H' = round(h scale) at the bottom, likewise at the right. The small one is the large one
+    shrunk bicubically (a = -1/2, antialiased, symmetric border), edges meeting, and rounded to 8 bits as a file would
+    hold it. Both float64, in whole 255ths. Raises TypeError or ValueError for another picture, or a scale below 1 or
+    beyond the picture.
+    """
+    check_picture("reference", reference)
+    if reference.dim() != 3 or reference.shape[0] not in (1, 3):
+        raise ValueError(f"reference must be (3, H, W) or (1, H, W), got {tuple(reference.shape)}")
+    exact = 255 * reference.to(torch.float64)
+    levels = exact.round()
+    if not (levels.min() >= 0 and levels.max() <= 255 and (exact - levels).abs().max() < 1e-3):  # NaN is in no order
+        raise ValueError("reference must be in [0, 1] and in whole 255ths: take datasets.to_uint8, then from_uint8")
+    factor, (height, width) = as_fraction(scale), reference.shape[-2:]
+    h, w = math.floor(height / factor), math.floor(width / factor)
+    if factor < 1 or min(h, w) < 1:
+        raise ValueError(f"scale must be from 1 to {min(height, width)} for {height} x {width}, got {scale}")
+    hr = (levels / 255)[:, : round(h * factor), : round(w * factor)].expand(3, -1, -1)
+    lr = resize(hr, size=(h, w), method="bicubic", a=-0.5, antialias=True, border="symmetric")
+    return _eight_bits(lr), hr
+
+
+def _eight_bits(picture: Tensor) -> Tensor:
+    return (255 * picture.clamp(0, 1) + 0.5).floor() / 255
+
+
+def score(reference: Tensor, model: Enlarge, scale: Scale, protocol: Protocol = "benchmark") -> tuple[float, float]:
+    """Return (PSNR, SSIM) of a model for RGB on one 8-bit picture, by a protocol of the published tables.
+
+    reference: (3 or 1, H, W) in [0, 1], whole 255ths. model(lr, size): a small picture (3, h, w), float64, as `pair`
+    makes it -> (3, H, W) of this size; `enlarger` makes one. What it returns is rounded to 8 bits and compared
+    "benchmark": in luminance (BT.601 of the rounded colours, itself not rounded), without ceil(scale) pixels of border;
+    a grey picture is its own luminance. Used for Set5, Set14, B100, Urban100.
+    "div2k": in RGB, without ceil(scale) + 6 pixels.
+    Raises ValueError for another protocol, another size from the model, and as the parts do.
+    """
+    check_choice("protocol", protocol, Protocol)
+    lr, hr = pair(reference, scale)
+    size = (hr.shape[-2], hr.shape[-1])
+    raw = model(lr, size)
+    if raw.shape != hr.shape:
+        raise ValueError(f"model must return {tuple(hr.shape)} for scale {scale}, got {tuple(raw.shape)}")
+    sr, border = _eight_bits(raw.to(hr)), math.ceil(as_fraction(scale))
+    if protocol == "div2k":
+        border += 6
+    elif reference.shape[0] == 1:
+        sr, hr = sr[:1], hr[:1]
+    else:
+        sr, hr = luminance(sr), luminance(hr)
+    sr, hr = shave(sr, border), shave(hr, border)
+    return float(psnr(sr, hr)), float(ssim(sr, hr))
+
+
+def enlarger(model: nn.Module | str) -> Enlarge:
+    """Return what `score` takes: of a network, or of an interpolation by its name (symmetric border).
+
+    model: an `AnyScale`; an EDSR, RDN or ESPCN, whose own scale alone is accepted (ESPCN for luminance: colour
+    differences are enlarged bicubically); or "nearest", "bilinear", "bicubic". float64 comes and goes, the network's
+    own dtype and device in between, without gradients. Raises ValueError for another name, TypeError for another class;
+    what is returned raises ValueError for another size than the scale makes.
+    """
+    if isinstance(model, str):
+        check_choice("model", model, Method)
+        return lambda lr, size: resize(lr, size=size, method=cast(Method, model), border="symmetric")
+    if not isinstance(model, (AnyScale, EDSR, RDN, ESPCN)):
+        raise TypeError(f"model must be an AnyScale, EDSR, RDN, ESPCN or a method's name, got {type(model).__name__}")
+
+    def enlarge(lr: Tensor, size: tuple[int, int]) -> Tensor:
+        with torch.no_grad():
+            if isinstance(model, AnyScale):
+                return in_its_dtype(model, lr, size=size)
+            wanted = (model.scale * lr.shape[-2], model.scale * lr.shape[-1])
+            if tuple(size) != wanted:
+                raise ValueError(
+                    f"size must be {wanted} for {model.scale}, the network's only scale; got {tuple(size)}"
+                )
+            if isinstance(model, ESPCN) and model.channels == 1:
+                return enlarge_rgb(model, lr, model.scale)
+            return in_its_dtype(model, lr)
 
     return enlarge

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from course_lib.super_resolution.any_scale import AnyScale, Span
 from course_lib.upsampling.grids import Scale, as_fraction, check_length
 
-_ROWS_CPU, _ROWS_GPU = 1024, 2**17
+_NUMBERS_CPU, _NUMBERS_GPU = 2**17, 2**25  # of one layer for one block; on a CPU they fill half a megabyte of cache
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,11 @@ class LIIF(AnyScale):
             whole = torch.stack([self._block(one, down, right, columns.have) for one in codes])
             return whole.permute(0, 3, 1, 2)
         out = torch.empty(len(features), 3, rows.length, columns.length, device=features.device, dtype=_work(features))
+        most = self._most_rows(features.device)
+        scratch = self._scratch(codes, most)
         for one, picture in zip(codes, out, strict=True):
-            for here, there in _blocks(rows.length, columns.length, down, features.device):
-                block = self._block(one, down.cut(here), right.cut(there), columns.have)
+            for here, there in _blocks(rows.length, columns.length, most // len(down.code) ** 2):
+                block = self._block(one, down.cut(here), right.cut(there), columns.have, scratch)
                 picture[:, here, there] = block.permute(2, 0, 1)
         return out
 
@@ -171,24 +173,41 @@ class LIIF(AnyScale):
         rows: Tensor = F.conv2d(features, kernel, bias, padding=side // 2).permute(0, 2, 3, 1)
         return rows.reshape(-1, rows.shape[-1])
 
-    def _block(self, codes: Tensor, down: Neighbours, right: Neighbours, width: int) -> Tensor:
+    def _most_rows(self, device: torch.device) -> int:
+        """Return how many rows go through the layers together: those of one core's cache, for every core."""
+        numbers = _NUMBERS_CPU * torch.get_num_threads() if device.type == "cpu" else _NUMBERS_GPU
+        return max(4, numbers // max(self.hidden))
+
+    def _scratch(self, codes: Tensor, rows: int) -> _Scratch | None:
+        """Return memory for the layers where they may write into what is given: on a CPU, with one kind of number."""
+        cpu = codes.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        same = codes.dtype == self._first.weight.dtype == _work(codes)
+        return _Scratch(rows * max(self.hidden), codes) if cpu and same else None
+
+    def _block(
+        self, codes: Tensor, down: Neighbours, right: Neighbours, width: int, scratch: _Scratch | None = None
+    ) -> Tensor:
         """Return the colours (n, m, 3) where rows and columns cross, of codes (h width, width of the first layer)."""
         index = down.code[:, :, None, None] * width + right.code  # (k, n, k, m)
         shape = index.shape
         inputs = torch.stack([down.place[:, :, None, None].expand(shape), right.place.expand(shape)], -1)
-        rgb = self._predictions(codes, index.flatten(), inputs.flatten(0, -2)).reshape(*shape, 3)
+        rgb = self._predictions(codes, index.flatten(), inputs.flatten(0, -2), scratch).reshape(*shape, 3)
         return (rgb * (down.weight[:, :, None, None] * right.weight)[..., None]).sum((0, 2))
 
-    def _predictions(self, codes: Tensor, index: Tensor, inputs: Tensor) -> Tensor:
+    def _predictions(self, codes: Tensor, index: Tensor, inputs: Tensor, scratch: _Scratch | None = None) -> Tensor:
         """Return what the decoder says of each code chosen (R,) and its further inputs (R, 2 or 4): (R, 3)."""
         weight = self._first.weight[:, -4 if self.cell_decoding else -2 :][:, : inputs.shape[1]]
         with torch.autocast(codes.device.type, enabled=False):  # places are too fine for half precision
-            x = codes.index_select(0, index).to(inputs.dtype).addmm_(inputs, weight.to(inputs.dtype).T).relu_()
+            if scratch is None:
+                x = codes.index_select(0, index).to(inputs.dtype)
+            else:
+                x = torch.index_select(codes, 0, index, out=scratch.take(len(index), codes.shape[1]))
+            x = x.addmm_(inputs, weight.to(inputs.dtype).T).relu_()
         x = x.to(self._first.weight.dtype)
         *hidden, last = list(self.mlp)[2::2]
         for layer in hidden:
-            x = layer(x).relu_()
-        rgb: Tensor = last(x).to(inputs.dtype) / 2  # the decoder's range is [-1, 1]
+            x = _linear(layer, x, scratch).relu_()
+        rgb = _linear(last, x, scratch).to(inputs.dtype) / 2  # the decoder's range is [-1, 1]
         return rgb if self.added else rgb + 0.5
 
     @property
@@ -209,9 +228,29 @@ def _work(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
-def _blocks(height: int, width: int, down: Neighbours, device: torch.device) -> Iterator[tuple[slice, slice]]:
-    """Cut a window into blocks of so many outputs that a layer's numbers for them stay in the cache."""
-    most = (_ROWS_CPU if device.type == "cpu" else _ROWS_GPU) // len(down.code) ** 2
+class _Scratch:
+    """Two pieces of memory that the layers write into in turn: torch would ask the system for new memory each time."""
+
+    def __init__(self, numbers: int, like: Tensor) -> None:
+        """Ask for memory once."""
+        self._memory = [like.new_empty(numbers) for _ in range(2)]
+
+    def take(self, rows: int, width: int) -> Tensor:
+        """Return the piece that was not taken last, as (rows, width)."""
+        self._memory.reverse()
+        return self._memory[0][: rows * width].view(rows, width)
+
+
+def _linear(layer: nn.Module, x: Tensor, scratch: _Scratch | None) -> Tensor:
+    assert isinstance(layer, nn.Linear)
+    if scratch is None:
+        result: Tensor = layer(x)
+        return result
+    return torch.addmm(layer.bias, x, layer.weight.T, out=scratch.take(len(x), layer.out_features))
+
+
+def _blocks(height: int, width: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a window into blocks of at most so many outputs."""
     columns = min(width, most)
     rows = max(1, most // columns)
     for i in range(0, height, rows):

@@ -6,7 +6,7 @@ from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.liif import LIIF
 from course_lib.super_resolution.luminance import enlarge_rgb
 from course_lib.super_resolution.meta_sr import MetaSR
-from course_lib.super_resolution.metrics import benchmark, modcrop, network, psnr, shave, ssim
+from course_lib.super_resolution.metrics import benchmark, enlarger, modcrop, network, pair, psnr, score, shave, ssim
 from course_lib.super_resolution.rdn import RDN, RDNEncoder
 
 __all__ = [
@@ -19,10 +19,13 @@ __all__ = [
     "RDNEncoder",
     "benchmark",
     "enlarge_rgb",
+    "enlarger",
     "make_encoder",
     "modcrop",
     "network",
+    "pair",
     "psnr",
+    "score",
     "shave",
     "ssim",
 ]

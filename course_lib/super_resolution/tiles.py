@@ -106,7 +106,7 @@ class Tiles:
                 inner = (self.rows.part(*rows, self.least), self.columns.part(*columns, self.least))
                 within = (_shifted(inner[0], down), _shifted(inner[1], right))
                 features = _cut(self.model.features(seen), *within).clone(memory_format=torch.preserve_format)
-                return _Piece(features, _cut(seen, *within).flatten(0, -4), *inner)
+                return _Piece(features, _cut(seen, *within).reshape(-1, 3, inner[0].have, inner[1].have), *inner)
             return _Piece(self.model(seen), seen, down, right)
 
     @torch.no_grad()

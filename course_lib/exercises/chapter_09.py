@@ -45,7 +45,7 @@ def _by_centres(r: Any, n: Any) -> list[int]:
     title="who owns what",
     hints=(
         "First make r a fraction: r = upsampling.as_fraction(r). How many large pixels are there?",
-        "math.floor(r * n) of them; row i has the owner i // r, which is exact on fractions. Count how often each comes.",
+        "math.floor(r * n) of them. Row i has the owner i // r, exact on fractions. How often does each owner come?",
         "owners = [i // r for i in range(math.floor(r * n))], then [owners.count(k) for k in range(n)].",
     ),
     solution=owned,
@@ -81,7 +81,7 @@ def check_09_1(answer: Any) -> str:
 def filters(r: Any, n: Any) -> int:
     """p rests along an axis, or one for each row of the large picture where there are fewer."""
     exact = as_fraction(r)
-    return min(exact.numerator, math.floor(exact * n)) ** 2
+    return int(min(exact.numerator, math.floor(exact * n))) ** 2
 
 
 def _area(r: Any, n: Any) -> float:
@@ -89,7 +89,7 @@ def _area(r: Any, n: Any) -> float:
 
 
 def _rounded_up(r: Any, n: Any) -> int:
-    return math.ceil(r) ** 2
+    return int(math.ceil(r)) ** 2
 
 
 def _along_an_axis(r: Any, n: Any) -> int:
@@ -175,7 +175,7 @@ def check_09_3(answer: Any) -> str:
     """Oracle: of all small pixels, the one whose centre is nearest, found by looking at each (exact fractions)."""
     if not callable(answer):
         raise Wrong(f"the answer came as {kind(answer)}, expected a function")
-    for r in (Fraction(11, 10), Fraction(4, 3), Fraction(3, 2), Fraction(2), Fraction(10, 3), Fraction(5)):
+    for r in (Fraction(6, 5), Fraction(4, 3), Fraction(8, 5), Fraction(2), Fraction(10, 3), Fraction(5)):
         n = 3 * r.denominator
         owners, rests = projection(n, math.floor(r * n), r)
         places = [_shift(i, owner, n, r) for i, owner in enumerate(owners)]
@@ -201,9 +201,9 @@ def check_09_3(answer: Any) -> str:
 
 
 def _shift(i: int, owner: int, n: int, r: Fraction) -> int:
-    """How many small pixels after its owner the one lies whose centre is nearest; of two equally near the later."""
+    """How many small pixels after its owner the one lies whose centre is nearest."""
     at = (i + Fraction(1, 2)) / r - Fraction(1, 2)
-    return min(range(n), key=lambda k: (abs(at - k), -k)) - owner
+    return min(range(n), key=lambda k: abs(at - k)) - owner
 
 
 def reorder(weight: Any) -> Tensor:

@@ -89,7 +89,7 @@ def _area(r: Any, n: Any) -> float:
 
 
 def _rounded_up(r: Any, n: Any) -> int:
-    return int(math.ceil(r)) ** 2
+    return math.ceil(float(r)) ** 2
 
 
 def _along_an_axis(r: Any, n: Any) -> int:

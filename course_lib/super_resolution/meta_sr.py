@@ -111,11 +111,12 @@ class MetaSR(AnyScale):
         work = torch.float64 if features.dtype == torch.float64 else torch.float32
         size = torch.tensor(features.shape[-2:], device=features.device)
         small, offset, scale = _places(coordinates.to(work), cells.to(work), size)
-        codes = self.filters.codes(features, padding=1).flatten(0, 2)  # (B h w, 3, K + 1)
+        net = self.filters
+        codes = net.codes(features, net.code_kernel(features.device), padding=1).flatten(0, 2)  # (B h w, 3, K + 1)
         picture = torch.arange(len(features), device=features.device)[:, None]
         index = (picture * size[0] + small[..., 0]) * size[1] + small[..., 1]
         picked = codes.index_select(0, index.flatten())
-        hidden = self.filters.hidden(scale, offset[..., 0], offset[..., 1]).flatten(0, 1).to(codes.dtype)
+        hidden = net.hidden(scale, offset[..., 0], offset[..., 1]).flatten(0, 1).to(codes.dtype)
         rgb = (picked[..., :-1] @ hidden[..., None])[..., 0] + picked[..., -1]  # (B Q, 3)
         return self._finished(rgb.view(*index.shape, 3).mT).mT
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import torch
@@ -28,7 +28,6 @@ from course_lib.super_resolution.any_scale import Span
 from course_lib.upsampling.grids import Scale, as_fraction, check_length
 
 _BLOCK = 2**20  # numbers made at once in the re-associated form
-_CONVOLUTION = 2**21  # multiplications that last as long as starting a convolution
 _GATHER = 16  # multiplications of a convolution that last as long as one with a gathered row
 
 
@@ -95,20 +94,29 @@ class FilterNetwork(nn.Module):
         start = self.first.bias.to(down.dtype) + blur / (scale[..., None] if isinstance(scale, Tensor) else scale)
         return ((start + down[..., None] * by_row) + right[..., None] * by_column).relu_()
 
-    def filters(self, hidden: Tensor) -> Tensor:
-        """Return the filters (..., C, 3, 3, 3) of hidden layers (..., K): channel, row, column, colour."""
+    def kernels(self, hidden: Tensor) -> Tensor:
+        """Return the filters of hidden layers (..., K) as kernels of a convolution, colours first: (3, ..., C, 3, 3)."""
         filters: Tensor = self.last(hidden.to(self.last.weight.dtype))
-        return filters.reshape(*hidden.shape[:-1], self.channels, 3, 3, 3)
+        return filters.view(*hidden.shape[:-1], self.channels, 3, 3, 3).movedim(-1, 0)
 
-    def codes(self, features: Tensor, padding: int = 0) -> Tensor:
-        """Return W2^T f and b2 . f of the 3x3 features f around every small pixel: (B, h, w, 3, K + 1).
+    def by_colour(self) -> tuple[Tensor, Tensor]:
+        """Return the last layer's weight (3, 3, 3, C, K) and bias (3, 3, 3, C): colour, row, column, channel."""
+        weight = self.last.weight.view(self.channels, 3, 3, 3, self.width)
+        return weight.permute(3, 1, 2, 0, 4), self.last.bias.view(self.channels, 3, 3, 3).permute(3, 1, 2, 0)
+
+    def code_kernel(self, device: torch.device) -> Tensor:
+        """Return the convolution (3 (K + 1), C, 3, 3) that makes codes of features: W2^T f, and b2 . f behind it."""
+        weight, bias = self.by_colour()
+        joined = torch.cat([weight, bias[..., None]], -1)  # (3, 3, 3, C, K + 1)
+        kernel = joined.permute(0, 4, 3, 1, 2).flatten(0, 1)
+        # on a CPU in the order of memory that makes a pixel's numbers lie side by side
+        return kernel.contiguous(memory_format=torch.channels_last) if device.type == "cpu" else kernel
+
+    def codes(self, features: Tensor, kernel: Tensor, padding: int = 0) -> Tensor:
+        """Return what `code_kernel` makes of the 3x3 features around every small pixel: (B, h, w, 3, K + 1).
 
         features: (B, C, h + 2, w + 2), or (B, C, h, w) with padding=1, which is with zeros.
         """
-        weight = torch.cat([self.last.weight, self.last.bias[:, None]], 1)  # (27 C, K + 1)
-        kernel = weight.view(self.channels, 3, 3, 3, -1).permute(3, 4, 0, 1, 2).flatten(0, 1)  # (3 (K + 1), C, 3, 3)
-        if features.device.type == "cpu":
-            kernel = kernel.contiguous(memory_format=torch.channels_last)  # then a pixel's numbers lie side by side
         codes = F.conv2d(features, kernel, padding=padding).permute(0, 2, 3, 1)
         return codes.reshape(*codes.shape[:3], 3, self.width + 1)
 
@@ -123,34 +131,36 @@ def upscale(features: Tensor, net: FilterNetwork, rows: Span, columns: Span) -> 
         raise ValueError(
             f"features must be (B, {net.channels}, {rows.have}, {columns.have}), got {tuple(features.shape)}"
         )
-    if rows.step != columns.step:
-        raise ValueError(f"rows and columns must have one step, got {rows.step} and {columns.step}")
-    check_scale(1 / rows.step)
+    if rows.step != columns.step or rows.step > 1:
+        raise ValueError(f"rows and columns must have one step of at most 1, got {rows.step} and {columns.step}")
     for span in (rows, columns):
         low, high = owners(span)
         if high > span.n_in:
             raise ValueError(f"outputs must lie in small pixels 0 to {span.n_in - 1}, got some in {high - 1}")
         span.here(max(low - 1, 0), min(high + 1, span.n_in))
     by_class, reassociated = costs(net, len(features), rows, columns)
-    return (upscale_by_class if by_class <= reassociated else upscale_reassociated)(features, net, rows, columns)
+    if by_class > reassociated:
+        return upscale_reassociated(features, net, rows, columns)
+    return (upscale_shuffled if rows.step.numerator == 1 else upscale_by_class)(features, net, rows, columns)
 
 
 def costs(net: FilterNetwork, batch: int, rows: Span, columns: Span) -> tuple[int, int]:
     """Return the multiplications of both forms, by class and re-associated.
 
-    The start of a convolution and the slower product with gathered rows count as the multiplications that they last.
+    The slower product with gathered rows counts as the multiplications of a convolution that last as long.
     """
     p, q = rows.step.denominator, rows.step.numerator
     area = math.prod((end - first) * p for first, end in (blocks(rows), blocks(columns)))
-    small = math.prod(high - low for low, high in (owners(rows), owners(columns)))
-    by_class = 27 * net.channels * (p * p * net.width + batch * area) + q * q * _CONVOLUTION
-    each = 9 * net.channels * small + _GATHER * rows.length * columns.length
+    (top, bottom), (left, right) = owners(rows), owners(columns)
+    by_class = 27 * net.channels * (p * q * math.ceil(p / q) * net.width + batch * area)
+    each = 9 * net.channels * (bottom - top) * (right - left) + _GATHER * rows.length * columns.length
     return by_class, batch * 3 * (net.width + 1) * each
 
 
 def owners(span: Span) -> tuple[int, int]:
     """Return the first small pixel that a window's outputs lie in, and one more than the last."""
-    return math.floor(span.first * span.step), math.floor((span.end - 1) * span.step) + 1
+    p, q = span.step.denominator, span.step.numerator
+    return span.first * q // p, (span.end - 1) * q // p + 1
 
 
 def blocks(span: Span) -> tuple[int, int]:
@@ -159,29 +169,65 @@ def blocks(span: Span) -> tuple[int, int]:
     return span.first // p, (span.end - 1) // p + 1
 
 
+def upscale_shuffled(features: Tensor, net: FilterNetwork, rows: Span, columns: Span) -> Tensor:
+    """Return what `upscale` does for a whole r: one convolution to 3 r^2 channels, and a shuffle, as chapter 06's."""
+    r = rows.step.denominator
+    (top, bottom), (left, right) = owners(rows), owners(columns)
+    around = (*_margins(columns, left, right), *_margins(rows, top, bottom))
+    offsets = _tensor([i / r for i in range(r)], features)
+    kernel = net.kernels(net.hidden(r, offsets[:, None], offsets)).flatten(0, 2)  # (3 r r, C, 3, 3)
+    if around == (1, 1, 1, 1):  # the convolution pads, and nothing is copied
+        large = F.pixel_shuffle(F.conv2d(features, kernel, padding=1), r)
+    else:
+        large = F.pixel_shuffle(F.conv2d(F.pad(features, around), kernel), r)
+    i, j = rows.first - top * r, columns.first - left * r
+    return large[..., i : i + rows.length, j : j + columns.length]
+
+
 def upscale_by_class(features: Tensor, net: FilterNetwork, rows: Span, columns: Span) -> Tensor:
-    """Return what `upscale` does, with filters predicted once for each class of outputs."""
+    """Return what `upscale` does, with filters predicted once for each class of outputs.
+
+    For each remainder of small rows by q, and all remainders of columns at once: a convolution with stride q, written
+    as a product of filters and patches.
+    """
     p, q = rows.step.denominator, rows.step.numerator
     (top, bottom), (left, right) = blocks(rows), blocks(columns)
-    around = _margins(columns, left * q, right * q) + _margins(rows, top * q, bottom * q)
-    alone = q == 1 and set(around) == {1}  # the convolution itself can pad, and nothing is copied
-    padded = features if alone else F.pad(features, around)
-    height, width = (bottom - top - 1) * q + 3, (right - left - 1) * q + 3
-    offsets = _tensor([i * q % p / p for i in range(p)], features)
+    around = (*_margins(columns, left * q, right * q), *_margins(rows, top * q, bottom * q))
+    padded = F.pad(features.permute(0, 2, 3, 1), (0, 0, *around))  # (B, small rows, small columns, C)
+    owned, offsets = residues(Fraction(p, q)), [i * q % p / p for i in range(p)]
+    most = math.ceil(p / q)  # a small column owns so many outputs, or one fewer, for which one is made and passed over
+    across = _tensor([[offsets[min(own.start + k, p - 1)] for k in range(most)] for own in owned], features)
+    weight, bias = (part.flatten(0, 3) for part in net.by_colour())
     lines = []
-    for a, down in enumerate(residues(Fraction(p, q))):
-        predicted = net.filters(net.hidden(p / q, offsets[down.start : down.stop, None], offsets))
-        parts = []
-        for b, across in enumerate(residues(Fraction(p, q))):
-            kernel = predicted[:, across.start : across.stop].permute(5, 0, 1, 2, 3, 4).flatten(0, 2)
-            piece = padded if alone else padded[..., a : a + height, b : b + width]
-            part = F.conv2d(piece, kernel, stride=q, padding=int(alone))
-            parts.append(part.reshape(len(part), 3, len(down), len(across), *part.shape[2:]))
-        lines.append(torch.cat(parts, 3) if q > 1 else parts[0])
-    classes = torch.cat(lines, 2) if q > 1 else lines[0]  # (B, 3, p, p, blocks down, blocks right)
-    large = classes.permute(0, 1, 4, 2, 5, 3).reshape(len(features), 3, (bottom - top) * p, (right - left) * p)
-    i, j = rows.first - top * p, columns.first - left * p
-    return large[..., i : i + rows.length, j : j + columns.length]
+    for a, down in enumerate(owned):
+        hidden = net.hidden(
+            p / q, _tensor(offsets[down.start : down.stop], features)[:, None], across[:, None]
+        )  # (q, n, most, K)
+        filters = F.linear(hidden.to(weight.dtype), weight, bias).reshape(q, -1, 9 * net.channels)  # (q, n most 3, 9 C)
+        lines.append(_strided(padded[:, a : a + (bottom - top - 1) * q + 3], filters, q, (len(down), most)))
+    slots = [b * most + k for b, own in enumerate(owned) for k in range(len(own))]
+    picked = [j // p * q * most + slots[j % p] for j in range(columns.first - left * p, columns.end - left * p)]
+    large = torch.cat(lines, 3).flatten(2, 3)[:, :, rows.first - top * p : rows.end - top * p]
+    return large.index_select(3, torch.tensor(picked, device=features.device))
+
+
+def _strided(strip: Tensor, filters: Tensor, q: int, owned: tuple[int, int]) -> Tensor:
+    """Return every q-th row of the convolution of (B, rows, columns, C), column x with filters x mod q.
+
+    filters: (q, n m 3, 9 C). owned: n, m. Returns (B, 3, blocks down, n, blocks across * q * m). No more than some rows are worked on at once.
+    """
+    n, m = owned
+    width = strip.shape[2] - 2
+    around = strip.unfold(1, 3, q).unfold(2, 3, 1)  # (B, blocks, width, C, 3, 3), a view
+    around = around.reshape(*around.shape[:2], width // q, q, *around.shape[3:]).permute(
+        3, 0, 1, 2, 5, 6, 4
+    )  # (q, B, blocks, blocks, 3, 3, C)
+    step = max(1, 4 * _BLOCK // (filters.shape[2] * len(strip) * width))
+    lines = []
+    for part in around.split(step, 2):
+        outputs = part.reshape(q, -1, filters.shape[2]) @ filters.mT.to(part.dtype)
+        lines.append(outputs.reshape(q, *part.shape[1:4], n, m, 3).permute(1, 6, 2, 4, 3, 0, 5).flatten(4))
+    return torch.cat(lines, 2)
 
 
 def upscale_reassociated(features: Tensor, net: FilterNetwork, rows: Span, columns: Span) -> Tensor:
@@ -191,18 +237,18 @@ def upscale_reassociated(features: Tensor, net: FilterNetwork, rows: Span, colum
     (_, down), (small, across) = (_places(span, features) for span in (rows, columns))
     index, scale = (small - left).to(features.device), float(1 / rows.step)
     lines = []
-    for y, codes in enumerate(_lines(padded, net), start=top):
+    for y, codes in enumerate(_code_lines(padded, net), start=top):
         first, end = (min(max(math.ceil(at / rows.step) - rows.first, 0), rows.length) for at in (y, y + 1))
         lines.append(_line(codes, net, scale, down[first:end], across, index))
     return torch.cat(lines, 2)
 
 
-def _lines(padded: Tensor, net: FilterNetwork) -> Iterator[Tensor]:
+def _code_lines(padded: Tensor, net: FilterNetwork) -> Iterator[Tensor]:
     """Yield the codes (B, w, 3, K + 1) of each row of small pixels; some rows are made at once."""
-    height = padded.shape[-2] - 2
+    height, kernel = padded.shape[-2] - 2, net.code_kernel(padded.device)
     band = max(1, _BLOCK // (3 * (net.width + 1) * len(padded) * padded.shape[-1]))
     for y in range(0, height, band):
-        yield from net.codes(padded[..., y : min(y + band, height) + 2, :]).unbind(1)
+        yield from net.codes(padded[..., y : min(y + band, height) + 2, :], kernel).unbind(1)
 
 
 def _line(codes: Tensor, net: FilterNetwork, scale: float, down: Tensor, across: Tensor, index: Tensor) -> Tensor:
@@ -230,6 +276,6 @@ def _places(span: Span, features: Tensor) -> tuple[Tensor, Tensor]:
     return index, _tensor([numerator % denominator / denominator for numerator in numerators], features)
 
 
-def _tensor(values: list[float], features: Tensor) -> Tensor:
+def _tensor(values: Sequence[float] | Sequence[Sequence[float]], features: Tensor) -> Tensor:
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     return torch.tensor(values, dtype=dtype, device=features.device)

@@ -128,7 +128,7 @@ def upscale(
         if network:
             from course_lib.cli.networks import find, for_rgb
 
-            found = for_rgb(find(model, checkpoint, meant)).to(place)
+            found = for_rgb(find(model, checkpoint, meant)[1]).to(place)
         way: Any = (method or Method.bicubic).value
         wish = Wish(scale, size, way, antialias, place, found, tile, overlap, precision.value)
         if folder:

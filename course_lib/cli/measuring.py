@@ -1,12 +1,14 @@
 """`course evaluate`: models on benchmarks. Heavy imports wait inside the commands, so that --help answers at once."""
 
 import enum
-from typing import Annotated
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
 from course_lib.cli.errors import check_target, one_line_errors
-from course_lib.cli.options import Force, Method, Out, Save, choice, deliver, networks, one_of
+from course_lib.cli.options import Force, Method, Out, Save, choice, deliver, networks, one_of, parse_scale
 
 evaluate_app = typer.Typer(help="Measure a model on a benchmark.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -16,6 +18,14 @@ class Benchmark(enum.StrEnum):
 
     Set5 = "Set5"
     Set14 = "Set14"
+
+
+class Protocol(enum.StrEnum):
+    """How a model is measured; see `course_lib.cli.evaluate.PROTOCOLS`."""
+
+    luminance = "luminance"
+    benchmark = "benchmark"
+    div2k = "div2k"
 
 
 def models() -> list[str]:
@@ -31,8 +41,22 @@ def evaluate_sr(
             help="nearest, bilinear, bicubic, or a network of the book.", parser=one_of(models), metavar="NAME"
         ),
     ] = "bicubic",
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A network from a file instead: an official checkpoint, or ours.")
+    ] = None,
     data: Annotated[Benchmark, typer.Option(help="Benchmark to measure on.", **choice(Benchmark))] = Benchmark.Set5,
-    scale: Annotated[list[int] | None, typer.Option(help="2, 3 or 4; may be repeated; default all it has.")] = None,
+    scale: Annotated[
+        list[Fraction] | None,
+        typer.Option(
+            help="2, 3.5 or 10/3; may be repeated; default 2, 3, 4, or the one it has.",
+            parser=parse_scale,
+            metavar="NUMBER",
+        ),
+    ] = None,
+    protocol: Annotated[
+        Any, typer.Option(help="How it is measured; default: luminance, or benchmark for RGB.", **choice(Protocol))
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for an NVIDIA graphics card.")] = "cpu",
     save: Save = False,
     out: Out = None,
     force: Force = False,
@@ -43,24 +67,38 @@ def evaluate_sr(
       course evaluate sr --model bicubic --data Set5 --scale 2
       course evaluate sr --model nearest --data Set14 --scale 2 --scale 4 --out nearest.json
       course evaluate sr --model espcn-x3-added --data Set5
+      course evaluate sr --model bicubic --scale 2 --scale 3.5 --scale 6 --protocol benchmark
+      course evaluate sr --checkpoint rdn-liif.pth --data Set14 --scale 2 --scale 6
 
     Small changes of protocol move these numbers by up to 2 dB; --save and --out write down the protocol used.
+    luminance: only brightness is shrunk and enlarged, the small picture is not rounded. benchmark: RGB, small pictures
+    of 8 bits, compared in luminance. div2k: the same, compared in RGB, without ceil(scale) + 6 pixels of border.
     """
-    if any(s not in (2, 3, 4) for s in scale or ()):
-        raise typer.BadParameter(f"must be 2, 3 or 4, got {', '.join(map(str, scale or ()))}", param_hint="'--scale'")
+    scales = sorted(set(scale or ()))
+    if any(s < 1 for s in scales):
+        raise typer.BadParameter(f"must be at least 1, got {', '.join(map(str, scales))}", param_hint="'--scale'")
     with one_line_errors():
         if out is not None:
             check_target(out, force)
-        from course_lib.cli.evaluate import PROTOCOL, find, measure, table
+        from course_lib.cli.evaluate import PROTOCOLS, find, measure, shown, table
+        from course_lib.cli.upscale import check_device
 
-        found, scales = find(model, sorted(set(scale or ())))
-        values = measure(found, data.value, scales, label=model)
-        typer.echo(f"{model} on {data.value}")
-        typer.echo(table(model, data.value, values))
-        chosen = "".join(f" --scale {s}" for s in scales)
-        command = f"course evaluate sr --model {model} --data {data.value}{chosen}"
-        record = {"values": values, "command": command, "protocol": PROTOCOL, "data": data.value}
-        deliver(f"evaluate_sr_{model}_{data.value}", record, save, out)
+        check_device(device)
+        found = find(model, scales, checkpoint, protocol and protocol.value, device)
+        values = measure(found.model, data.value, found.scales, found.name, found.protocol)
+        typer.echo(f"{found.name} on {data.value}")
+        typer.echo(table(found.name, data.value, values, found.protocol))
+        named = f"--model {model}" if checkpoint is None else f"--checkpoint {checkpoint.name}"
+        chosen = "".join(f" --scale {shown(s)}" for s in found.scales)
+        by = "" if found.usual else f" --protocol {found.protocol}"
+        record = {
+            "values": values,
+            "command": f"course evaluate sr {named} --data {data.value}{chosen}{by}",
+            "protocol": PROTOCOLS[found.protocol],
+            "data": data.value,
+        }
+        suffix = "" if found.usual else f"_{found.protocol}"
+        deliver(f"evaluate_sr_{found.name}_{data.value}{suffix}", record, save, out)
 
 
 @evaluate_app.command("labels")

@@ -1,5 +1,6 @@
 """Trained networks for the command line: find one, and let it enlarge what a picture file holds."""
 
+import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -40,25 +41,26 @@ class Colour(nn.Module):
         return enlarge_rgb(self.network, lr, self.scale)
 
 
-def find(model: str | None, checkpoint: Path | None = None, meant: str | None = None) -> nn.Module:
-    """Return a network in eval mode on the CPU: one of the book by name, or what is in a checkpoint file.
+def find(model: str | None, checkpoint: Path | None = None, meant: str | None = None) -> tuple[str, nn.Module]:
+    """Return the name and the network in eval mode on the CPU: one of the book, or what is in a checkpoint file.
 
-    meant: name of the official checkpoint where the file fits several. Raises CheckpointMissing, FileNotFoundError, and
-    ValueError for a file that is no checkpoint, or none of a network that is known here.
+    meant: name of the official checkpoint where the file fits several. The name is that of the book or of the official
+    checkpoint, else that of the file. Raises CheckpointMissing, FileNotFoundError, and ValueError for a file that is no
+    checkpoint, or none of a network that is known here.
     """
     if checkpoint is None:
-        return checkpoints.load(str(model))
+        return str(model), checkpoints.load(str(model))
     if _is_ours(checkpoint):
-        return checkpoints.read(checkpoint)
+        return re.sub(r"[^A-Za-z0-9_.-]", "-", f"file-{checkpoint.stem}"), checkpoints.read(checkpoint)
     whole = official.contents(checkpoint)
     try:
         name = meant or official.recognise(whole)
     except official.Misfit as error:
-        raise Refused(f"{checkpoint}: {error}; --as NAME chooses") from error
+        raise Refused(f"{checkpoint}: {error}") from error
     network = official.load(name, whole)
     if isinstance(network, ESPCN):
         network.output = "sigmoid"  # this port has one behind the shuffle
-    return network
+    return name, network
 
 
 def _is_ours(path: Path) -> bool:

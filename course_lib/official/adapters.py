@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.official import edsr, espcn, rdn
+from course_lib.official import edsr, espcn, liif, metasr, rdn
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
 
@@ -39,6 +39,11 @@ class Adapter:
 _ADAPTERS: dict[str, Adapter] = {name: Adapter(build) for name, build in espcn.MODELS.items()}
 _ADAPTERS |= {name: Adapter(build, edsr.RENAMES[name]) for name, build in edsr.MODELS.items()}
 _ADAPTERS |= {name: Adapter(build, rdn.RENAMES[name]) for name, build in rdn.MODELS.items()}
+_ADAPTERS |= {name: Adapter(build, liif.RENAMES[name], liif.NEVER_USED) for name, build in liif.MODELS.items()}
+_ADAPTERS |= {
+    name: Adapter(build, metasr.RENAMES[name], left_as_initialised=metasr.LEFT_AS_INITIALISED)
+    for name, build in metasr.MODELS.items()
+}
 
 
 def names() -> list[str]:

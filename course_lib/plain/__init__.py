@@ -1,6 +1,7 @@
 """The forms one sees through: shown in chapters, oracles in tests, never called by models."""
 
 from course_lib.plain.convolution import convolve, convolve_transposed
+from course_lib.plain.liif import liif_plain
 from course_lib.plain.resampling import W, resample_row, resize_plain, source_coordinate
 from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain, source_channel
 
@@ -8,6 +9,7 @@ __all__ = [
     "W",
     "convolve",
     "convolve_transposed",
+    "liif_plain",
     "pixel_shuffle_plain",
     "pixel_unshuffle_plain",
     "resample_row",

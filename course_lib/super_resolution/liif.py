@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from course_lib.super_resolution.any_scale import AnyScale, Span
 from course_lib.upsampling.grids import Scale, as_fraction, check_length
 
-_NUMBERS_CPU, _NUMBERS_GPU = 2**17, 2**25  # of one layer for one block; on a CPU they fill half a megabyte of cache
+_NUMBERS_CPU, _NUMBERS_GPU = 2**18, 2**25  # of one layer for one block; on a CPU they fill a megabyte of cache
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ class LIIF(AnyScale):
                 f"features must be (B, {self.channels}, {rows.have}, {columns.have}), got {tuple(features.shape)}"
             )
         down, right = self._along(rows, features), self._along(columns, features)
-        cell = torch.tensor([2 * float(rows.step), 2 * float(columns.step)], device=features.device)
+        size = [2 * float(rows.step), 2 * float(columns.step)]
+        cell = torch.tensor(size, device=features.device, dtype=_work(features))
         codes = self._codes(features, cell).reshape(len(features), rows.have * columns.have, -1)
         if torch.is_grad_enabled():  # everything is kept for the gradient: blocks would save nothing
             whole = torch.stack([self._block(one, down, right, columns.have) for one in codes])

@@ -141,59 +141,6 @@ def _near(came: Any, value: float) -> bool:
     return isinstance(came, (int, float, Fraction)) and abs(float(came) - value) < 1e-9
 
 
-def calls(h: Any, w: Any, r: Any, ensemble: Any) -> Any:
-    """One for each pixel of the large picture, or four of them; the small one's size does not matter otherwise."""
-    return round(r * h) * round(r * w) * (4 if ensemble else 1)
-
-
-def _always_four(h: Any, w: Any, r: Any, ensemble: Any) -> Any:
-    return calls(h, w, r, True)
-
-
-def _always_one(h: Any, w: Any, r: Any, ensemble: Any) -> Any:
-    return calls(h, w, r, False)
-
-
-def _per_code(h: Any, w: Any, r: Any, ensemble: Any) -> Any:
-    return h * w * (4 if ensemble else 1)
-
-
-def _not_rounded(h: Any, w: Any, r: Any, ensemble: Any) -> Any:
-    return r * h * r * w * (4 if ensemble else 1)
-
-
-@exercise(
-    "10.3",
-    title="how often the function is asked",
-    hints=(
-        "Each pixel of the large picture is one question. How many codes answer it?",
-        "The large picture has round(r h) by round(r w) pixels; with the ensemble four codes answer each question.",
-        "64 by 64 at x4 with the ensemble: 256 * 256 * 4 = 262,144.",
-    ),
-    solution=calls,
-    wrong=[
-        (_always_four, "without the ensemble"),
-        (_always_one, "four codes"),
-        (_per_code, "large picture"),
-        (_not_rounded, "expected"),
-        (262_144, "expected a function"),
-    ],
-)
-def check_10_3(answer: Any) -> str:
-    """Oracle: the count in the chapter, which counted its calls; products of whole numbers."""
-    if callable(answer):
-        with_four, alone = answer(64, 64, 4, True), answer(64, 64, 4, False)
-        if (with_four, alone) == (262_144, 262_144):
-            raise Wrong("calls(64, 64, 4, False) came as 262144: without the ensemble one code answers each question")
-        if (with_four, alone) == (65_536, 65_536):
-            raise Wrong("calls(64, 64, 4, True) came as 65536: with the ensemble four codes answer each question")
-        if with_four == 4 * 64 * 64:
-            raise Wrong("calls(64, 64, 4, True) came as 16384: every pixel of the large picture is a question")
-    for args in ((64, 64, 4, True), (64, 64, 4, False), (5, 7, 3.5, True), (48, 48, 30, True), (10, 3, 1.25, False)):
-        same_call(answer, args, calls(*args))
-    return "At x30 a small picture of 48 by 48 is 8,294,400 calls: nearly all of the time goes there."
-
-
 def window(top: Any, left: Any, n: Any, m: Any, H: Any, W: Any) -> tuple[Tensor, Tensor]:
     """Pixel i of H has its centre at -1 + (2 i + 1) / H, whichever part of the picture is asked for."""
     y = -1 + (2 * (top + torch.arange(n, dtype=torch.float64)) + 1) / H
@@ -220,7 +167,7 @@ def _x_before_y(top: Any, left: Any, n: Any, m: Any, H: Any, W: Any) -> tuple[Te
 
 
 @exercise(
-    "10.4",
+    "10.3",
     title="a window of the large picture",
     hints=(
         "Which rows of the whole large picture are asked for? Row i of H has its centre at -1 + (2 i + 1) / H.",
@@ -236,7 +183,7 @@ def _x_before_y(top: Any, left: Any, n: Any, m: Any, H: Any, W: Any) -> tuple[Te
         (4, "expected a function"),
     ],
 )
-def check_10_4(answer: Any) -> str:
+def check_10_3(answer: Any) -> str:
     """Oracle: with f(z, x) = z, `resize_matrix` of bilinear, cut to the window."""
     if not callable(answer):
         raise Wrong(f"the answer came as {kind(answer)}, expected a function")

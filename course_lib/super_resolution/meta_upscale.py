@@ -95,7 +95,7 @@ class FilterNetwork(nn.Module):
         return ((start + down[..., None] * by_row) + right[..., None] * by_column).relu_()
 
     def kernels(self, hidden: Tensor) -> Tensor:
-        """Return the filters of hidden layers (..., K) as kernels of a convolution, colours first: (3, ..., C, 3, 3)."""
+        """Return the filters of hidden layers (..., K) as kernels of convolutions: (3, ..., C, 3, 3)."""
         filters: Tensor = self.last(hidden.to(self.last.weight.dtype))
         return filters.view(*hidden.shape[:-1], self.channels, 3, 3, 3).movedim(-1, 0)
 
@@ -214,7 +214,8 @@ def upscale_by_class(features: Tensor, net: FilterNetwork, rows: Span, columns: 
 def _strided(strip: Tensor, filters: Tensor, q: int, owned: tuple[int, int]) -> Tensor:
     """Return every q-th row of the convolution of (B, rows, columns, C), column x with filters x mod q.
 
-    filters: (q, n m 3, 9 C). owned: n, m. Returns (B, 3, blocks down, n, blocks across * q * m). No more than some rows are worked on at once.
+    filters: (q, n m 3, 9 C). owned: n, m. Returns (B, 3, blocks down, n, blocks across * q * m). No more than some rows
+    are worked on at once.
     """
     n, m = owned
     width = strip.shape[2] - 2
@@ -224,7 +225,7 @@ def _strided(strip: Tensor, filters: Tensor, q: int, owned: tuple[int, int]) -> 
     )  # (q, B, blocks, blocks, 3, 3, C)
     step = max(1, 4 * _BLOCK // (filters.shape[2] * len(strip) * width))
     lines = []
-    for part in around.split(step, 2):
+    for part in torch.split(around, step, 2):
         outputs = part.reshape(q, -1, filters.shape[2]) @ filters.mT.to(part.dtype)
         lines.append(outputs.reshape(q, *part.shape[1:4], n, m, 3).permute(1, 6, 2, 4, 3, 0, 5).flatten(4))
     return torch.cat(lines, 2)

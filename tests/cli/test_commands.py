@@ -136,7 +136,7 @@ def test_a_pipe_is_not_replaced(toys: list[Any], tmp_path: Path, force: tuple[st
 
 def test_evaluate_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: exit codes 2 and 1, and what to do when the set is missing."""
-    assert course("evaluate", "sr", "--scale", 5).exit_code == 2
+    assert course("evaluate", "sr", "--scale", 0.5).exit_code == 2
     for option, word, choices in (
         ("data", "Set6", "Set5, Set14"),
         ("model", "magic", ", ".join(["nearest, bilinear, bicubic", *checkpoints.names()])),

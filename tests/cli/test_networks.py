@@ -1,0 +1,356 @@
+"""The command line with trained networks, and folders of pictures. Oracles: the networks called directly."""
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from course_lib import checkpoints, datasets, measurements
+from course_lib.cli import app, networks
+from course_lib.cli import evaluate as evaluating
+from course_lib.datasets import Samples
+from course_lib.super_resolution.edsr import EDSR
+from course_lib.super_resolution.espcn import ESPCN
+from course_lib.super_resolution.liif import LIIF
+from course_lib.super_resolution.luminance import enlarge_rgb
+from course_lib.super_resolution.metrics import enlarger, score
+from tests.cli.test_upscale import COURSE, noise, one_line, save
+
+
+def course(*words: object) -> Any:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def nets(tmp_path: Path) -> dict[str, tuple[Path, nn.Module]]:
+    """Untrained small networks whose output is added to bicubic, in files of ours, in a folder beside the pictures."""
+    torch.manual_seed(0)
+    made: dict[str, nn.Module] = {
+        "edsr": EDSR(2, blocks=1, channels=4, added=True),
+        "liif": LIIF("edsr-tiny", (8,), added=True),
+        "espcn": ESPCN(3, added=True),
+    }
+    (tmp_path / "nets").mkdir()
+    for name, model in made.items():
+        checkpoints.save(tmp_path / "nets" / f"{name}.safetensors", model)
+    return {name: (tmp_path / "nets" / f"{name}.safetensors", model.eval()) for name, model in made.items()}
+
+
+def planes(values: Any) -> torch.Tensor:
+    return torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1) / np.iinfo(values.dtype).max
+
+
+def samples(result: torch.Tensor, dtype: Any) -> Any:
+    top = np.iinfo(dtype).max
+    return (result * top + 0.5).clamp(0, top).floor().permute(1, 2, 0).numpy().astype(dtype)
+
+
+def near(came: Any, expected: Any) -> bool:
+    """Equal but for what rounds the other way."""
+    return came.shape == expected.shape and int(np.abs(came.astype(int) - expected.astype(int)).max()) <= 1
+
+
+@pytest.mark.parametrize(("net", "words", "how"), [("edsr", [], {}), ("liif", ["--scale", "3.4"], {"scale": 3.4})])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colour(nets: Any, net: str, words: list[str], how: Any, dtype: Any, tmp_path: Path) -> None:
+    path, model = nets[net]
+    values = noise(11, 14, 3, dtype)
+    source = save(tmp_path / "in.png", values)
+    done = course("upscale", source, "--checkpoint", path, *words, "--tile", 5, "--out", tmp_path / "out.png")
+    assert done.exit_code == 0, done.output
+    with torch.no_grad():
+        expected = samples(model(planes(values), **how), dtype)
+    came = datasets.read_samples(tmp_path / "out.png")
+    assert came.values.dtype == dtype
+    assert near(came.values, expected)
+    assert came.profile == b"a profile"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_grey_and_alpha(nets: Any, channels: int, tmp_path: Path) -> None:
+    """Oracle: grey is the network on three equal channels; alpha is the bicubic enlargement of alpha alone."""
+    path, model = nets["edsr"]
+    values = noise(11, 14, channels)
+    values[..., -1] = np.maximum(values[..., -1], 1)  # everything is seen
+    done = course("upscale", save(tmp_path / "in.png", values), "--checkpoint", path, "--out", tmp_path / "out.png")
+    assert done.exit_code == 0, done.output
+    came = datasets.read_samples(tmp_path / "out.png").values
+    colours = values[..., :3] if channels == 4 else np.repeat(values[..., :1], 3, axis=2)
+    with torch.no_grad():
+        expected = model(planes(colours))
+    if channels < 3:
+        expected = (expected * torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1) / 219).sum(0, keepdim=True)
+    expected = samples(expected, np.uint8)
+    assert near(came[..., : expected.shape[2]], expected)
+    if channels in (2, 4):
+        save(tmp_path / "alpha.png", values[..., -1:])
+        course("upscale", tmp_path / "alpha.png", "--scale", 2, "--out", tmp_path / "large.png")
+        assert np.array_equal(came[..., -1:], datasets.read_samples(tmp_path / "large.png").values)
+
+
+def test_what_is_invisible_does_not_bleed(nets: Any) -> None:
+    """Oracle: the result does not depend on colours that nobody sees; where all is seen nothing is changed."""
+    model, results = nets["edsr"][1], []
+    for green in (0, 255):
+        values = np.full((13, 9, 4), (250, 10, 10, 255), np.uint8)
+        values[:, 5:] = (0, green, 0, 0)
+        results.append(np.concatenate(list(networks.NetworkStrips(model, Samples(values), None, None))))
+    assert np.array_equal(results[0], results[1])
+    hidden = networks._planes(Samples(values))
+    assert torch.allclose(hidden[:, :, 5:], hidden[:, :, :1].expand(-1, -1, 4), atol=1e-6)
+
+
+def test_luminance_networks(nets: Any, tmp_path: Path) -> None:
+    """Oracle: `enlarge_rgb`; the official port's file has its sigmoid."""
+    _, model = nets["espcn"]
+    values = noise(11, 14, 3)
+    torch.save(ESPCN(3).state_dict(), tmp_path / "port.pth")
+    port = ESPCN(3, output="sigmoid")
+    port.load_state_dict(torch.load(tmp_path / "port.pth", weights_only=True))
+    for path, network in ((nets["espcn"][0], model), (tmp_path / "port.pth", port)):
+        done = course(
+            "upscale", save(tmp_path / "in.png", values), "--checkpoint", path, "--out", tmp_path / "x.png", "--force"
+        )
+        assert done.exit_code == 0, done.output
+        with torch.no_grad():
+            expected = samples(enlarge_rgb(network, planes(values), 3), np.uint8)
+        assert near(datasets.read_samples(tmp_path / "x.png").values, expected)
+
+
+def test_notes(nets: Any, tmp_path: Path) -> None:
+    """Oracle: the words; outside the training range and seams are said, not refused."""
+    source = save(tmp_path / "in.png", noise(11, 14, 3))
+    done = course(
+        "upscale", source, "--checkpoint", nets["liif"][0], "--scale", 8, "--tile", 5, "--overlap", 3,
+        "--out", tmp_path / "x.png",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "note: scale 8 is outside x1 to x4" in done.stderr
+    assert "seams may show" in done.stderr
+
+
+USAGE = {
+    "both": (["--model", "espcn-x3", "--checkpoint", "a.pth"], "give one of --model and --checkpoint"),
+    "method": (["--model", "espcn-x3", "--method", "nearest"], "leave it out with a network"),
+    "as": (["--model", "espcn-x3", "--as", "espcn_x3"], "goes with --checkpoint"),
+    "tile": (["--scale", "2", "--tile", "5"], "are of networks"),
+    "model": (["--model", "magic"], "must be one of"),
+    "scale": (["--model", "espcn-x3", "--scale", "2", "--size", "4x4"], "exactly one of --scale and --size"),
+    "format": (["--model", "espcn-x3", "--format", "png"], "is for folders"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_misunderstandings(case: str, tmp_path: Path) -> None:
+    """Oracle: exit code 2, the reason, nothing written."""
+    words, message = USAGE[case]
+    done = course("upscale", save(tmp_path / "in.png", noise(4, 4, 3)), "--out", tmp_path / "out.png", *words)
+    assert done.exit_code == 2, done.output
+    assert message in " ".join(done.stderr.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["in.png"]
+
+
+def test_refusals_before_anything_is_touched(nets: Any, tmp_path: Path) -> None:
+    """Oracle: exit code 1, one line that names the reason, no file."""
+    source, out = save(tmp_path / "in.png", noise(4, 4, 3)), tmp_path / "out.png"
+    torch.save({"conv1.weight": torch.zeros(64, 1, 5, 5)}, tmp_path / "part.pth")
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    cases: list[tuple[list[object], str]] = [
+        (["--checkpoint", nets["edsr"][0], "--scale", 3], "scale must be 2, the only one"),
+        (["--checkpoint", nets["edsr"][0], "--size", "8x9"], "size must be 8 x 8"),
+        (["--checkpoint", nets["liif"][0]], "exactly one of size and scale"),
+        (["--checkpoint", tmp_path / "none.pth"], "there is no checkpoint"),
+        (["--checkpoint", tmp_path / "text.pth"], "is no checkpoint"),
+        (["--checkpoint", tmp_path / "part.pth"], "the nearest: espcn_x2: 5 missing"),
+        (["--checkpoint", tmp_path / "part.pth", "--as", "magic"], "name must be one of"),
+    ]
+    for words, message in cases:
+        done = course("upscale", source, "--out", out, *words)
+        assert done.exit_code == 1, (words, done.output)
+        assert message in one_line(done.stderr)
+        assert not out.exists()
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holiday(tmp_path: Path) -> Path:
+    """Five pictures, a broken one, and a file that is no picture."""
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    for k in range(5):
+        save(folder / f"{k}.png", noise(4 + k, 5, 3))
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    (folder / "notes.txt").write_text("sunny")
+    return folder
+
+
+def test_a_folder_goes_on_where_it_stopped(holiday: Path, nets: Any, tmp_path: Path) -> None:
+    """Oracle: the same commands for single pictures; what is there is kept, --force makes it again."""
+    out = tmp_path / "deep" / "large"
+    words = ["upscale", holiday, "--checkpoint", nets["edsr"][0], "--out", out]
+    done = course(*words)
+    assert done.exit_code == 1
+    assert "5 made, 0 already there, 1 not made" in done.stdout
+    assert one_line(done.stderr).endswith("1 pictures were not enlarged: broken.jpg")
+    assert "note: broken.jpg: " in done.stderr
+    assert sorted(path.name for path in out.iterdir()) == [f"{k}.png" for k in range(5)]
+    assert (
+        course("upscale", holiday / "3.png", "--checkpoint", nets["edsr"][0], "--out", tmp_path / "3.png").exit_code
+        == 0
+    )
+    assert (out / "3.png").read_bytes() == (tmp_path / "3.png").read_bytes()
+    (holiday / "broken.jpg").unlink()
+    (out / "1.png").unlink()
+    (out / "2.png").write_bytes(b"precious")
+    again = course(*words)
+    assert again.exit_code == 0
+    assert "1 made, 4 already there, 0 not made" in again.stdout
+    assert (out / "2.png").read_bytes() == b"precious"
+    assert "5 made" in course(*words, "--force").stdout
+    assert (out / "2.png").read_bytes() != b"precious"
+
+
+def test_folders_of_interpolation_in_another_format(holiday: Path, tmp_path: Path) -> None:
+    (holiday / "broken.jpg").unlink()
+    done = course("upscale", holiday, "--scale", 2, "--format", "tif", "--out", tmp_path / "large")
+    assert done.exit_code == 0, done.output
+    assert datasets.read_samples(tmp_path / "large" / "0.tif").values.shape == (8, 10, 3)
+
+
+def test_folders_that_are_refused(holiday: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    save(holiday / "0.tif", noise(4, 4, 3))
+    for source, out, message in (
+        (tmp_path / "empty", tmp_path / "new", "no picture is in"),
+        (holiday, tmp_path / "file", "name a folder for the results"),
+        (holiday, holiday, "name another folder"),
+        (holiday, tmp_path / "new", "0.png and 0.tif would both become"),
+    ):
+        done = course("upscale", source, "--scale", 2, "--out", out)
+        assert done.exit_code == 1
+        assert message in one_line(done.stderr)
+        assert not (tmp_path / "new").exists()
+
+
+def test_processes_share_a_folder(holiday: Path, tmp_path: Path) -> None:
+    """Oracle: two processes as torchrun starts them: each makes its own half, and both together all."""
+    (holiday / "broken.jpg").unlink()
+    command = [*COURSE, "upscale", str(holiday), "--scale", "2", "--out", str(tmp_path / "large")]
+    both = [
+        subprocess.Popen(
+            command,
+            env=os.environ | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert "3 made" in told[0]
+    assert "2 made" in told[1]
+    assert sorted(path.name for path in (tmp_path / "large").iterdir()) == [f"{k}.png" for k in range(5)]
+
+
+def test_the_environment_of_processes(holiday: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: by hand; one picture is the first process's work, and numbers that make no sense are refused."""
+    from course_lib.cli.folder import Process
+
+    for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert Process.here() == Process(5, 8, 1)
+    assert Process.here().device("cuda") == "cuda:1"
+    assert Process.here().device("cpu") == "cpu"
+    assert course("upscale", holiday / "0.png", "--scale", 2, "--out", tmp_path / "x.png").exit_code == 0
+    assert not (tmp_path / "x.png").exists()
+    monkeypatch.setenv("RANK", "8")
+    done = course("upscale", holiday, "--scale", 2, "--out", tmp_path / "new")
+    assert done.exit_code == 1
+    assert "RANK below WORLD_SIZE; got RANK=8, WORLD_SIZE=8" in one_line(done.stderr)
+
+
+def test_stopping_leaves_no_half_of_anything(
+    holiday: Path, nets: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oracle: the folders before; Ctrl-C while the first picture is written."""
+
+    def stop(self: Any) -> Any:
+        yield np.zeros((1, self.shape[1], 3), np.uint8)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(networks.NetworkStrips, "__iter__", stop)
+    done = course("upscale", holiday, "--checkpoint", nets["edsr"][0], "--out", tmp_path / "new")
+    assert done.exit_code == 130
+    assert not (tmp_path / "new").exists()
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Two small pictures that stand in for a benchmark, and a measurements folder of our own."""
+    arrays = [datasets.to_uint8(datasets.photograph(name, (60, 62))) for name in ("chelsea", "camera")]
+    monkeypatch.setattr(datasets, "pictures", lambda name: iter(zip(("a", "b"), arrays, strict=True)))
+    monkeypatch.setattr(measurements, "data_dir", lambda: tmp_path / "data")
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("net", "words", "scale", "protocol", "suffix"),
+    [
+        ("liif", ["--scale", "3.5"], 3.5, "benchmark", ""),
+        ("liif", ["--scale", "2", "--protocol", "div2k"], 2, "div2k", "_div2k"),
+        ("edsr", [], 2, "benchmark", ""),
+        ("espcn", ["--protocol", "benchmark"], 3, "benchmark", "_benchmark"),
+    ],
+)
+def test_networks_are_measured(
+    nets: Any, toys: list[Any], net: str, words: list[str], scale: float, protocol: Any, suffix: str
+) -> None:
+    """Oracle: `metrics.score` of `metrics.enlarger`, which knows no tiles."""
+    path, model = nets[net]
+    done = course("evaluate", "sr", "--checkpoint", path, *words, "--save")
+    assert done.exit_code == 0, done.output
+    record = measurements.read(f"evaluate_sr_file-{net}_Set5{suffix}")
+    assert record["protocol"] == evaluating.PROTOCOLS[protocol]
+    row = record["values"][f"{scale:g}"]
+    for name, array in zip("ab", toys, strict=True):
+        expected = score(datasets.from_uint8(array), enlarger(model), scale, protocol)
+        assert row["pictures"][name] == pytest.approx(expected, abs=2e-3)
+    assert f"x{scale:g} " in done.stdout
+
+
+def test_interpolation_by_another_protocol(toys: list[Any]) -> None:
+    done = course("evaluate", "sr", "--scale", "3.5", "--scale", 2, "--protocol", "benchmark", "--save")
+    assert done.exit_code == 0, done.output
+    record = measurements.read("evaluate_sr_bicubic_Set5_benchmark")
+    assert list(record["values"]) == ["2", "3.5"]
+    assert (
+        record["command"] == "course evaluate sr --model bicubic --data Set5 --scale 2 --scale 3.5 --protocol benchmark"
+    )
+    expected = score(datasets.from_uint8(toys[0]), enlarger("bicubic"), 3.5)
+    assert record["values"]["3.5"]["pictures"]["a"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_measurements_that_are_refused(nets: Any, toys: list[Any]) -> None:
+    for words, message in (
+        (["--scale", "3.5"], "protocol luminance takes whole scales, got 3.5"),
+        (["--checkpoint", nets["edsr"][0], "--scale", "3"], "was trained for scale 2 and has no other; got 3"),
+        (["--checkpoint", nets["edsr"][0], "--protocol", "luminance"], "file-edsr takes RGB"),
+        (["--device", "tpu"], "got 'tpu'"),
+    ):
+        done = course("evaluate", "sr", *words)
+        assert done.exit_code == 1, done.output
+        assert message in done.stderr
+    assert course("evaluate", "sr", "--scale", "0.5").exit_code == 2

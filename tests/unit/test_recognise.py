@@ -1,0 +1,76 @@
+"""Telling an official checkpoint by its tensors. Oracle: the manifests of the released files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from course_lib import official
+from course_lib.official import adapters
+from course_lib.official.recognise import _made
+from course_lib.super_resolution.espcn import ESPCN
+from tests.parity import fill
+
+
+def shapes(name: str) -> dict[str, torch.Tensor]:
+    """The tensors of a released file, without numbers."""
+    return {key: torch.empty(shape, dtype=kind, device="meta") for key, shape, kind in fill.rows(fill.manifest(name))}
+
+
+@pytest.mark.parametrize("name", official.names())
+def test_every_checkpoint_is_told_from_all_others(name: str) -> None:
+    state = shapes(name)
+    assert official.recognise(state) == name
+    assert official.recognise({"model": {"sd": {f"module.{key}": value for key, value in state.items()}}}) == name
+    changed = next(key for key in state if state[key].dim() == 4 and "mean" not in key)
+    with pytest.raises(official.Misfit, match=f"the nearest: {name}: 1 missing: "):
+        official.recognise({key: value for key, value in state.items() if key != changed})
+    with pytest.raises(official.Misfit, match=f"the nearest: {name}: 1 unexpected: another"):
+        official.recognise({**state, "another": torch.zeros(1)})
+    with pytest.raises(official.Misfit, match=f"{name}: 1 misshapen: {changed} is \\(1, 1, 1, 9\\)"):
+        official.recognise({**state, changed: torch.empty(1, 1, 1, 9, device="meta")})
+
+
+def test_files(tmp_path: Path) -> None:
+    torch.save({"state_dict": ESPCN(3).state_dict()}, tmp_path / "released.pth")
+    assert official.recognise(tmp_path / "released.pth") == "espcn_x3"
+    with pytest.raises(FileNotFoundError):
+        official.recognise(tmp_path / "missing.pth")
+    with pytest.raises(official.UnreadableCheckpoint):
+        official.recognise({"epoch": 3})
+
+
+def test_strangers() -> None:
+    with pytest.raises(official.Misfit, match=r"no official checkpoint has tensors of these names \(a, b\); known are"):
+        official.recognise({"a": torch.zeros(1), "b": torch.zeros(2)})
+
+
+def test_several_that_fit_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = adapters._ADAPTERS["espcn_x2"]
+    monkeypatch.setitem(adapters._ADAPTERS, "espcn_twin", twin)
+    state = ESPCN(2).state_dict()
+    assert official.candidates(state) == ["espcn_twin", "espcn_x2"]
+    with pytest.raises(official.Misfit, match="these weights fit espcn_twin and espcn_x2; say which"):
+        official.recognise(state)
+
+
+def test_the_wrapper_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What LIIF's files say beside the tensors: the kind of network, and switches that change no tensor."""
+
+    class LIIF(ESPCN):
+        local_ensemble = True
+
+    monkeypatch.setitem(adapters._ADAPTERS, "liif_toy", adapters.Adapter(lambda: LIIF(5)))
+    _made.cache_clear()
+
+    def wrapped(kind: str, **args: Any) -> dict[str, Any]:
+        return {"model": {"name": kind, "args": args, "sd": ESPCN(5).state_dict()}, "epoch": 1}
+
+    assert official.recognise(wrapped("liif", local_ensemble=True)) == "liif_toy"
+    assert official.recognise(wrapped("liif")) == "liif_toy"
+    with pytest.raises(official.Misfit, match="liif_toy: its wrapper says another local_ensemble"):
+        official.recognise(wrapped("liif", local_ensemble=False))
+    with pytest.raises(official.Misfit, match="liif_toy: its wrapper says MetaSR"):
+        official.recognise(wrapped("metasr"))
+    _made.cache_clear()

@@ -68,6 +68,20 @@ def test_every_network_loads_strictly(name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", COUNTS)
+def test_every_network_is_configured_as_there(name: str) -> None:
+    """Oracle: the arguments of the manifest; no tensor tells the residual scale, nor the range of the pictures."""
+    there = fill.manifest(name)["args"]
+    with torch.device("meta"):
+        model = official.adapter(name).build()
+    assert isinstance(model, EDSR)
+    assert [model.scale] == there["scale"]
+    assert (model.blocks, model.channels) == (there["n_resblocks"], there["n_feats"])
+    assert {model.residual_scale, *(block.residual_scale for block in model.encoder.body)} == {there["res_scale"]}
+    assert model.data_range == there["rgb_range"]
+    assert not model.added
+
+
+@pytest.mark.parametrize("name", COUNTS)
 def test_every_network_enlarges(name: str) -> None:
     """Oracle: the shape; finite, and not the same everywhere."""
     model = official.load(name, weights(name))

@@ -102,3 +102,34 @@ def bench_scenes(
         data = f"generated scenes; pairs of {values['pictures']} pictures of {values['source']}"
         record = {"values": values, "command": command, "protocol": PROTOCOL, "data": data, "seed": 0}
         deliver("bench_scenes", record, save, out)
+
+
+@bench_app.command("sr")
+def bench_sr(
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of each case; the median counts.", min=1, max=1000)] = 3,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time LIIF, Meta-SR and their encoders beside bare matrix products and convolutions, and their plain forms.
+
+    \b
+      course bench sr --threads 1
+      course bench sr --device cuda --save
+
+    Rivals take turns within one run; compare the ratios, not the milliseconds.
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.bench.sr import PROTOCOL, run, table
+
+        values = run(device, threads, repeats, progress=True)
+        typer.echo(table(values))
+        command = f"course bench sr --device {device} --repeats {repeats}" + (
+            f" --threads {threads}" if threads else ""
+        )
+        record = {"values": values, "command": command, "protocol": PROTOCOL, "data": "random numbers", "seed": 0}
+        deliver("bench_sr" if device == "cpu" else "bench_sr_cuda", record, save, out)

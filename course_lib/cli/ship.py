@@ -7,13 +7,17 @@ from typing import Any
 from torch import nn
 
 from course_lib import checkpoints, datasets, measurements
-from course_lib.cli.evaluate import PROTOCOL, measure, method
+from course_lib.cli.evaluate import PROTOCOLS, measure, method
 from course_lib.files import check_writable
 from course_lib.official.fitting import fit
-from course_lib.super_resolution.metrics import benchmark, network
+from course_lib.super_resolution.any_scale import AnyScale
+from course_lib.super_resolution.espcn import ESPCN
+from course_lib.super_resolution.metrics import benchmark, enlarger, network, score
 from course_lib.training import checkpoint, recipes
 
 SETS = ("Set5", "Set14")
+SCALES = (2, 3, 4, 6, 8)
+"""Where a network of every scale is measured for its card; the first is that of its aim."""
 PHOTOGRAPH = "coffee"
 _NON_COMMERCIAL = "non-commercial research and teaching only, because of the training pictures; see LICENSE-TEXT"
 _FREE = "CC BY 4.0; see LICENSE-TEXT"
@@ -60,7 +64,7 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
         "training": {key: record[key] for key in _ORIGIN} | {key: record["values"][key] for key in _COST},
         "licence": _NON_COMMERCIAL if "BSDS500" in record["data"] else _FREE,
         "metrics": metrics,
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOLS[usual_protocol(model)],
         "aim": _aim(getattr(recipe, "aim", None), metrics),
         "photograph": {"name": PHOTOGRAPH, "psnr": photograph_psnr(model)},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -75,27 +79,63 @@ def _check_keys(what: str, holder: Any, *keys: str) -> None:
 
 
 def _compare(model: nn.Module, data: str) -> dict[str, Any]:
-    """Return PSNR and SSIM of a network on a set, and those of bicubic interpolation beside them."""
-    scale = int(model.scale)  # type: ignore[arg-type]
-    found: dict[str, Any] = {"scale": scale}
-    for label, prefix, enlarge in (("network", "", network(model)), ("bicubic", "bicubic_", method("bicubic"))):
-        row = measure(enlarge, data, [scale], label)[str(scale)]
-        found |= {f"{prefix}psnr": row["psnr"], f"{prefix}ssim": row["ssim"]}
+    """Return PSNR and SSIM of a network on a set, and those of bicubic interpolation beside them.
+
+    {"scale", "psnr", "ssim", "bicubic_psnr", "bicubic_ssim"}, or {"2": such a row, ...} for a network of every scale.
+    """
+    scales, protocol = _scales(model), usual_protocol(model)
+    plain = method("bicubic") if protocol == "luminance" else enlarger("bicubic")
+    found = measure(_contestant(model), data, scales, "network", protocol)
+    bicubic = measure(plain, data, scales, "bicubic", protocol)
+    rows = {
+        scale: {
+            "scale": int(scale),
+            "psnr": row["psnr"],
+            "ssim": row["ssim"],
+            "bicubic_psnr": bicubic[scale]["psnr"],
+            "bicubic_ssim": bicubic[scale]["ssim"],
+        }
+        for scale, row in found.items()
+    }
+    return rows if isinstance(model, AnyScale) else rows[str(scales[0])]
+
+
+def usual_protocol(model: nn.Module) -> str:
+    """Return the protocol by which a network is measured for its card: "luminance", or "benchmark" for RGB."""
+    return "luminance" if isinstance(model, ESPCN) and model.channels == 1 else "benchmark"
+
+
+def _contestant(model: nn.Module) -> Any:
+    return network(model) if usual_protocol(model) == "luminance" else enlarger(model)
+
+
+def _scales(model: nn.Module) -> tuple[int, ...]:
+    return SCALES if isinstance(model, AnyScale) else (int(model.scale),)  # type: ignore[arg-type]
+
+
+def rows(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Return a card's metrics as (set, {"scale", "psnr", ...}), one for each set and scale."""
+    found = []
+    for data, row in metrics.items():
+        found += [(data, row)] if "psnr" in row else [(data, one) for one in row.values()]
     return found
 
 
 def _aim(psnr: float | None, metrics: dict[str, Any]) -> dict[str, Any] | None:
     if psnr is None:
         return None
-    return {"set": "Set5", "psnr": psnr, "reached": metrics["Set5"]["psnr"] >= psnr}
+    first = next(row for data, row in rows(metrics) if data == "Set5")
+    return {"set": "Set5", "psnr": psnr, "reached": first["psnr"] >= psnr}
 
 
 def photograph_psnr(model: nn.Module) -> float:
     """Return the PSNR of a network on a photograph that comes with scikit-image: whoever loads the weights can check
-    them by it without any set.
+    them by it without any set. By the protocol of the card; a network of every scale at x2.
     """
-    picture = datasets.photograph(PHOTOGRAPH)
-    return round(benchmark(picture, network(model), int(model.scale))[0], 3)  # type: ignore[arg-type]
+    picture, scale = datasets.photograph(PHOTOGRAPH), _scales(model)[0]
+    if usual_protocol(model) == "luminance":
+        return round(benchmark(picture, network(model), scale)[0], 3)
+    return round(score(picture, enlarger(model), scale)[0], 3)
 
 
 def text(card: dict[str, Any]) -> str:
@@ -106,7 +146,7 @@ def text(card: dict[str, Any]) -> str:
         f"{card['model']}, {card['parameters']:,} parameters, {card['bytes']:,} bytes, sha256 {card['sha256']}",
         "",
     ]
-    for data, row in card["metrics"].items():
+    for data, row in rows(card["metrics"]):
         lines.append(
             f"{data} x{row['scale']}: {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f} "
             f"(bicubic {row['bicubic_psnr']:.2f} dB, {row['bicubic_ssim']:.4f})"

@@ -198,12 +198,12 @@ class LIIF(AnyScale):
     def _predictions(self, codes: Tensor, index: Tensor, inputs: Tensor, scratch: _Scratch | None = None) -> Tensor:
         """Return what the decoder says of each code chosen (R,) and its further inputs (R, 2 or 4): (R, 3)."""
         weight = self._first.weight[:, -4 if self.cell_decoding else -2 :][:, : inputs.shape[1]]
-        with torch.autocast(codes.device.type, enabled=False):  # places are too fine for half precision
-            if scratch is None:
-                x = codes.index_select(0, index).to(inputs.dtype)
-            else:
-                x = torch.index_select(codes, 0, index, out=scratch.take(len(index), codes.shape[1]))
-            x = x.addmm_(inputs, weight.to(inputs.dtype).T).relu_()
+        if scratch is None:
+            x = codes.index_select(0, index).to(inputs.dtype)
+        else:
+            x = torch.index_select(codes, 0, index, out=scratch.take(len(index), codes.shape[1]))
+        # places are too fine for half precision; autocast leaves what is done in place as it is
+        x = x.addmm_(inputs, weight.to(inputs.dtype).T).relu_()
         x = x.to(self._first.weight.dtype)
         *hidden, last = list(self.mlp)[2::2]
         for layer in hidden:

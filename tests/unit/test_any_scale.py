@@ -46,6 +46,8 @@ def test_a_part_has_the_pixels_around_its_own() -> None:
     assert part.here(0, 8) == slice(0, 8)
     with pytest.raises(ValueError, match="must hold small pixels 1 to 8 for outputs 9 to 20, got 0 to 7"):
         part.here(1, 9)
+    with pytest.raises(ValueError, match="must hold small pixels 2 to 3 for outputs 12 to 12, got 3 to 3"):
+        Span.whole(10, 40).part(12, 13, 0).here(2, 4)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from course_lib.super_resolution.any_scale import AnyScale, Span
 from course_lib.upsampling.grids import Scale, as_fraction, check_length
 
-_NUMBERS_CPU, _NUMBERS_GPU = 2**18, 2**25  # of one layer for one block; on a CPU they fill a megabyte of cache
+_NUMBERS_CPU, _NUMBERS_GPU = 2**19, 2**25  # of one layer for one block; on a CPU two megabytes for each thread
 
 
 @dataclass(frozen=True)

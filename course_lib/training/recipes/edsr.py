@@ -132,7 +132,7 @@ RECIPES: tuple[Recipe, ...] = tuple(
     EdsrRecipe(
         name=f"edsr-tiny-x{scale}",
         about=f"EDSR x{scale} with 8 blocks of 32 channels, RGB, its output added to bicubic",
-        steps=6000,
+        steps=10_000,
         batch=16,
         scale=scale,
         validate_every=500,

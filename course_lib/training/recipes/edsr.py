@@ -132,10 +132,10 @@ RECIPES: tuple[Recipe, ...] = tuple(
     EdsrRecipe(
         name=f"edsr-tiny-x{scale}",
         about=f"EDSR x{scale} with 8 blocks of 32 channels, RGB, its output added to bicubic",
-        steps=10_000,
+        steps=6000,
         batch=16,
         scale=scale,
-        validate_every=500,
+        validate_every=1000,
     )
     for scale in (2, 3, 4)
 )

@@ -1,5 +1,5 @@
 """RDN. The authors' code is Torch7; these are the names of its PyTorch form, github.com/sanghyun-son/EDSR-PyTorch,
-src/model/rdn.py; raw state dicts, no mean shift.
+src/model/rdn.py; raw state dicts, no mean shift. Pictures are in [0, 255] in both, as `RDN` makes them from [0, 1].
 """
 
 import re

@@ -95,10 +95,10 @@ class EDSR(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         """Enlarge (..., 3, h, w) in [0, 1] to (..., 3, scale h, scale w); the result may leave [0, 1] a little.
 
-        Raises TypeError or ValueError for another shape.
+        Its dtype is that of `lr`, under autocast too. Raises TypeError or ValueError for another shape.
         """
         picture = self.sub_mean(as_batch("lr", lr) * self.data_range)
-        large: Tensor = self.tail(self.encoder(picture))
+        large: Tensor = self.tail(self.encoder(picture)).to(lr.dtype)
         large = (large if self.added else self.add_mean(large)) / self.data_range
         large = large.reshape(*lr.shape[:-3], *large.shape[-3:])
         return large + bicubic(lr, self.scale) if self.added else large

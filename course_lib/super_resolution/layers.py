@@ -1,5 +1,7 @@
 """What EDSR and RDN share: the shift by the mean colour, the enlarging tail, and the shapes of pictures."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +18,8 @@ class MeanShift(nn.Module):
 
     sign: -1 subtracts, 1 adds. data_range: the distance from black to white. A 1 x 1 convolution, as the official files
     hold it: the unit matrix, and sign * data_range * MEAN_COLOUR as bias. trained: both are parameters; otherwise they
-    are buffers, saved and loaded but not trained. Raises ValueError for a sign other than -1 and 1.
+    are buffers, saved and loaded but not trained. Raises TypeError or ValueError for a sign other than -1 and 1, or a
+    data_range that is not positive.
     """
 
     weight: Tensor
@@ -35,8 +38,9 @@ class MeanShift(nn.Module):
             self.register_buffer("bias", bias)
 
     def forward(self, picture: Tensor) -> Tensor:
-        """Return the shifted picture."""
-        return F.conv2d(picture, self.weight, self.bias)
+        """Return the shifted picture in its own dtype; autocast leaves it alone, which has 8 digits for 255 levels."""
+        with torch.autocast(picture.device.type, enabled=False):
+            return F.conv2d(picture, self.weight.to(picture.dtype), self.bias.to(picture.dtype))
 
 
 class Tail(nn.Module):
@@ -44,14 +48,15 @@ class Tail(nn.Module):
 
     channels: of the features. scale: 3 is one stage; 2, 4, 8, ... are stages of 2; 1 is the last convolution alone.
     hidden: channels between the stages. radius: how many small pixels away a result still looks. Raises TypeError or
-    ValueError for another scale.
+    ValueError for another scale, and for channels that are not whole and >= 1.
     """
 
     def __init__(self, channels: int, scale: int, hidden: int) -> None:
         """Make the convolutions, with PyTorch's own random weights."""
         super().__init__()
-        self.steps = [3] if scale == 3 else [2] * (check_scale(scale).bit_length() - 1)
-        widths = [channels, *[hidden] * len(self.steps)]
+        scale, hidden = check_scale(scale), check_length("hidden", hidden)
+        self.steps = [3] if scale == 3 else [2] * (scale.bit_length() - 1)
+        widths = [check_length("channels", channels), *[hidden] * len(self.steps)]
         self.stages = nn.ModuleList(
             nn.Conv2d(width, hidden * step**2, 3, padding=1) for width, step in zip(widths, self.steps, strict=False)
         )
@@ -76,8 +81,11 @@ def check_scale(scale: int) -> int:
 
 
 def check_range(data_range: float) -> float:
-    """Return the distance from black to white if it is positive. Raises ValueError."""
-    if not data_range > 0:
+    """Return the distance from black to white if it is positive and finite. Raises TypeError or ValueError."""
+    given: Any = data_range
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise TypeError(f"data_range must be a number, got {data_range!r}")
+    if not 0 < data_range < float("inf"):
         raise ValueError(f"data_range must be the distance from black to white (1 or 255), got {data_range!r}")
     return data_range
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from course_lib.super_resolution.layers import Tail, as_batch, bicubic, check_scale
+from course_lib.super_resolution.layers import Tail, as_batch, bicubic, check_range, check_scale
 from course_lib.upsampling.grids import check_length
 
 
@@ -93,18 +93,26 @@ class RDNEncoder(nn.Module):
 class RDN(nn.Module):
     """Enlarge an RGB picture by a whole number with a residual dense network (Zhang et al. 2018).
 
-    scale: 2, 3, 4, or another power of 2. blocks, layers, growth, channels: as in `RDNEncoder`. added: the result is
-    added to the bicubic enlargement (a = -1/2, symmetric border), so that only what bicubic misses is learned; the
+    scale: 2, 3, 4, or another power of 2. blocks, layers, growth, channels: as in `RDNEncoder`. data_range: the network
+    computes with pictures times this number, 255 in the official code; no mean colour is subtracted. added: the result
+    is added to the bicubic enlargement (a = -1/2, symmetric border), so that only what bicubic misses is learned; the
     paper's network makes the whole picture. radius: how many small pixels away a result still looks. Raises TypeError
     or ValueError as the parts do.
     """
 
     def __init__(
-        self, scale: int, blocks: int = 16, layers: int = 8, growth: int = 64, channels: int = 64, added: bool = False
+        self,
+        scale: int,
+        blocks: int = 16,
+        layers: int = 8,
+        growth: int = 64,
+        channels: int = 64,
+        data_range: float = 255.0,
+        added: bool = False,
     ) -> None:
         """Make the layers, with PyTorch's own random weights."""
         super().__init__()
-        self.scale, self.added = check_scale(scale), added
+        self.scale, self.data_range, self.added = check_scale(scale), check_range(data_range), added
         self.blocks, self.layers, self.growth, self.channels = blocks, layers, growth, channels
         self.encoder = RDNEncoder(blocks, layers, growth, channels)
         self.tail = Tail(channels, scale, growth)
@@ -113,8 +121,8 @@ class RDN(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         """Enlarge (..., 3, h, w) in [0, 1] to (..., 3, scale h, scale w); the result may leave [0, 1] a little.
 
-        Raises TypeError or ValueError for another shape.
+        Its dtype is that of `lr`, under autocast too. Raises TypeError or ValueError for another shape.
         """
-        large: Tensor = self.tail(self.encoder(as_batch("lr", lr)))
+        large: Tensor = self.tail(self.encoder(as_batch("lr", lr) * self.data_range)).to(lr.dtype) / self.data_range
         large = large.reshape(*lr.shape[:-3], *large.shape[-3:])
         return large + bicubic(lr, self.scale) if self.added else large

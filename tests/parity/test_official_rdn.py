@@ -34,12 +34,12 @@ def test_outputs_are_the_official_ones(gradients: bool) -> None:
     hooks = {"rdb0_out": model.encoder.body[0], "rdb15_out": model.encoder.body[15]}
     for name, module in (hooks | {"gff_out_before_global_skip": model.encoder.fusion2}).items():
         module.register_forward_hook(partial(keep, kept, name))
-    lr = fill.picture((1, 3, 16, 20), seed=7)
+    lr = fill.picture((1, 3, 16, 20), seed=7) / 255  # the network multiplies by 255 what the golden's input is
     path = fill.HERE / "golden" / "rdn_B_x2.safetensors"
     with safe_open(path, "pt") as golden, torch.set_grad_enabled(gradients):
         assert golden.metadata()["input"] == "rnd((1,3,16,20),7)"
         tolerance = 10 * manifest["golden"]["f32_vs_f64_maxabs"]
-        torch.testing.assert_close(model(lr), golden.get_tensor("sr"), rtol=0, atol=tolerance)
+        torch.testing.assert_close(255 * model(lr), golden.get_tensor("sr"), rtol=0, atol=tolerance)
         for name, output in kept.items():
             torch.testing.assert_close(output[:, :8], golden.get_tensor(name), rtol=0, atol=tolerance)
     assert len(kept) == 3
@@ -56,6 +56,18 @@ def test_every_scale_loads_strictly(name: str, count: int) -> None:
     assert own == {official.adapter(name).rename(key): shape for key, shape in shapes.items()}
     assert len(own) == len(shapes) == manifest["n_tensors"]
     assert sum(p.numel() for p in model.parameters()) == count == manifest["n_params_total"]
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_every_scale_is_configured_as_there(name: str) -> None:
+    """Oracle: the port's own default, pictures from 0 to 255, which no tensor tells."""
+    with torch.device("meta"):
+        model = official.adapter(name).build()
+    assert isinstance(model, RDN)
+    assert [model.scale] == fill.manifest(name)["args"]["scale"]
+    assert (model.blocks, model.layers, model.growth, model.channels) == (16, 8, 64, 64)  # its configuration "B"
+    assert fill.manifest(name)["args"]["RDNconfig"] == "B"
+    assert (model.data_range, model.added) == (255, False)
 
 
 @pytest.mark.parametrize("name", ["rdn_B_x3", "rdn_B_x4"])

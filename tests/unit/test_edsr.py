@@ -126,6 +126,20 @@ def test_data_range() -> None:
     torch.testing.assert_close(model(lr), model.tail(model.encoder(lr - mean)) + mean)
 
 
+@pytest.mark.parametrize("added", [False, True])
+def test_the_result_has_the_pictures_dtype(added: bool) -> None:
+    """Oracle: float32, to the 8 bits that bfloat16 has; autocast decides about the layers, not about the result."""
+    model, lr = made(2, added=added).float(), torch.rand(1, 3, 6, 7)
+    with torch.no_grad():
+        expected = model(lr)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(lr)
+        half = model.bfloat16()(lr.bfloat16())
+    assert (mixed.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=0.002)
+    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.02)
+
+
 def influence(model: torch.nn.Module, lr: Tensor, place: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return how far up, down, left and right of small pixel `place` its outputs depend on the picture."""
     y, x = place
@@ -221,6 +235,8 @@ def test_wrong_pictures_are_named(shape: tuple[int, ...]) -> None:
         ({"residual_scale": float("nan")}, ValueError, "residual_scale must be a positive number.* got nan"),
         ({"data_range": -1}, ValueError, "data_range must be the distance from black to white .1 or 255., got -1"),
         ({"data_range": float("nan")}, ValueError, "data_range must be .* got nan"),
+        ({"data_range": float("inf")}, ValueError, "data_range must be .* got inf"),
+        ({"data_range": "255"}, TypeError, "data_range must be a number, got '255'"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -242,11 +258,30 @@ def test_mean_shift() -> None:
         MeanShift(0)
 
 
+def test_mean_shift_in_the_pictures_dtype() -> None:
+    """Oracle: float32. In half precision 255 levels are half a level apart at best, so autocast must not touch them;
+    and a network in half precision may add its colours to a picture in float32."""
+    x, shift = 255 * torch.rand(2, 3, 4, 5), MeanShift(-1)
+    with torch.autocast("cpu", torch.bfloat16):
+        came = shift(x)
+    assert torch.equal(came, shift(x))
+    assert shift(x.double()).dtype == torch.float64
+    came = shift.bfloat16()(x)
+    assert came.dtype == torch.float32
+    torch.testing.assert_close(came, x - 255 * torch.tensor([0.4488, 0.4371, 0.4040]).view(3, 1, 1), rtol=0, atol=0.3)
+
+
 def test_the_tail_between_other_widths() -> None:
     """Oracle: shapes by hand (RDN has G0 channels before and G between the stages)."""
     tail = Tail(7, 4, hidden=5)
     assert [tuple(stage.weight.shape) for stage in tail.stages] == [(20, 7, 3, 3), (20, 5, 3, 3)]
     assert tail(torch.rand(1, 7, 2, 3)).shape == (1, 3, 8, 12)
+    with pytest.raises(TypeError, match=r"scale must be a whole number, got 3\.0"):
+        Tail(7, 3.0, hidden=5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="channels must be at least 1, got 0"):
+        Tail(0, 2, hidden=5)
+    with pytest.raises(ValueError, match="hidden must be at least 1, got 0"):
+        Tail(7, 1, hidden=0)
 
 
 def test_kept_in_a_file(tmp_path: Any) -> None:

@@ -41,10 +41,10 @@ def trunk(state: dict[str, Tensor], blocks: int, layers: int, x: Tensor) -> Tens
 
 def by_hand(model: RDN, state: dict[str, Tensor], lr: Tensor) -> Tensor:
     inner = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
-    features = trunk(inner, model.blocks, model.layers, lr)
+    features = trunk(inner, model.blocks, model.layers, 255 * lr)
     for stage, step in enumerate({1: [], 2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[model.scale]):
         features = F.pixel_shuffle(conv(state, f"tail.stages.{stage}", features), step)
-    return conv(state, "tail.last", features)
+    return conv(state, "tail.last", features) / 255
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
@@ -141,6 +141,30 @@ def test_added() -> None:
     torch.testing.assert_close(made(3, added=True)(lr), made(3)(lr) + bicubic)
 
 
+def test_data_range() -> None:
+    """Law: with the same weights f, a range of r gives f(r x) / r; the biases make it another picture for each r."""
+    lr = torch.rand(1, 3, 4, 6, dtype=torch.float64)
+    plain = made(2, data_range=1.0)
+    torch.testing.assert_close(plain(lr), plain.tail(plain.encoder(lr)))
+    for data_range in (2.0, 255):
+        torch.testing.assert_close(made(2, data_range=data_range)(lr), plain(data_range * lr) / data_range)
+    assert (plain(lr) - made(2)(lr)).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_the_result_has_the_pictures_dtype(added: bool) -> None:
+    """Oracle: float32, to the 8 bits that bfloat16 has; autocast decides about the layers, not about the result."""
+    model, lr = made(2, added=added).float(), torch.rand(1, 3, 6, 7)
+    with torch.no_grad():
+        expected = model(lr)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(lr)
+        half = model.bfloat16()(lr.bfloat16())
+    assert (mixed.dtype, half.dtype) == (torch.float32, torch.bfloat16)
+    torch.testing.assert_close(mixed, expected, rtol=0, atol=0.01)
+    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.02)
+
+
 def influence(model: torch.nn.Module, lr: Tensor, place: tuple[int, int]) -> tuple[int, int, int, int]:
     """Return how far up, down, left and right of small pixel `place` its outputs depend on the picture."""
     y, x = place
@@ -213,6 +237,8 @@ def test_wrong_arguments_are_named(argument: str) -> None:
         RDN(**({"scale": 2} | {argument: 1.5}))
     with pytest.raises(ValueError, match="scale must be 1, 2, 3, 4, 8 or another power of 2, got 7"):
         RDN(7)
+    with pytest.raises(ValueError, match=r"data_range must be the distance from black to white \(1 or 255\), got 0"):
+        RDN(2, data_range=0)
 
 
 def test_a_block_by_hand() -> None:
@@ -230,9 +256,10 @@ def test_a_block_by_hand() -> None:
 
 def test_kept_in_a_file(tmp_path: Any) -> None:
     """Oracle: the same picture from the network that was written and read."""
-    model = RDN(3, blocks=2, layers=3, growth=4, channels=6, added=True)
+    model = RDN(3, blocks=2, layers=3, growth=4, channels=6, data_range=2.0, added=True)
     checkpoints.save(tmp_path / "rdn.safetensors", model)
     other = checkpoints.read(tmp_path / "rdn.safetensors")
     lr = torch.rand(3, 4, 5)
     assert torch.equal(other(lr), model(lr))
-    assert (other.blocks, other.layers, other.growth, other.channels, other.added) == (2, 3, 4, 6, True)
+    assert (other.blocks, other.layers, other.growth, other.channels) == (2, 3, 4, 6)
+    assert (other.data_range, other.added) == (2.0, True)

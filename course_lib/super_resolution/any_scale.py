@@ -195,21 +195,29 @@ class AnyScale(nn.Module, ABC):
         """Return a window (..., 3, n, m) of the enlarged picture, made from a piece (..., 3, h, w) of the small one.
 
         It is the same window of `forward` on the whole picture where the piece is what `Span.part` says for `radius`.
-        Raises TypeError or ValueError for another shape, or a piece that lacks what is read.
+        Its dtype is that of `lr`. Raises TypeError or ValueError for another shape, or a piece that lacks what is read.
         """
         check_pictures(lr)
         if tuple(lr.shape[-2:]) != (rows.have, columns.have):
             raise ValueError(
                 f"lr must be (..., 3, {rows.have}, {columns.have}) as rows and columns say, got {tuple(lr.shape)}"
             )
+        if not lr.numel():  # a batch of no pictures
+            return lr.new_empty(*lr.shape[:-2], rows.length, columns.length)
         below = bicubic_window(lr.reshape(-1, *lr.shape[-3:]), rows, columns) if self.added else None
         sr = self.decode(self.features(lr), rows, columns)
         sr = sr if below is None else below.add_(sr)
         return sr.reshape(*lr.shape[:-2], *sr.shape[-2:]).to(lr.dtype)
 
     def predict(self, lr: Tensor, coordinates: Tensor, cells: Tensor) -> Tensor:
-        """Return colours (B, Q, 3) of pictures (B, 3, h, w) at single places: `query`, and what `added` adds."""
+        """Return colours (B, Q, 3) of pictures (B, 3, h, w) at single places: `query`, and what `added` adds.
+
+        float32 for half precision. Raises TypeError or ValueError for other shapes.
+        """
         check_pictures(lr)
+        if lr.dim() != 4:
+            raise ValueError(f"lr must be (B, 3, h, w), one row of coordinates for each picture, got {tuple(lr.shape)}")
+        check_places(len(lr), coordinates, cells)
         rgb = self.query(self.features(lr), coordinates, cells)
         return rgb + bicubic_at(lr, coordinates) if self.added else rgb
 
@@ -222,6 +230,14 @@ def check_pictures(lr: Tensor) -> None:
         raise ValueError(f"lr must be (..., 3, h, w) with h, w >= 1, got {tuple(lr.shape)}")
     if not lr.is_floating_point():
         raise TypeError(f"lr must be floating point, values in [0, 1], got {lr.dtype}")
+
+
+def check_places(batch: int, coordinates: Tensor, cells: Tensor) -> None:
+    """Raise ValueError unless coordinates and cells are both (batch, Q, 2)."""
+    if coordinates.dim() != 3 or coordinates.shape[::2] != (batch, 2) or cells.shape != coordinates.shape:
+        raise ValueError(
+            f"coordinates and cells must be ({batch}, Q, 2), got {tuple(coordinates.shape)} and {tuple(cells.shape)}"
+        )
 
 
 def bicubic_window(picture: Tensor, rows: Span, columns: Span) -> Tensor:
@@ -258,7 +274,7 @@ def bicubic_at(picture: Tensor, coordinates: Tensor) -> Tensor:
     (down, right), (by_row, by_column) = places, weights
     index = (down[..., :, None] * work.shape[-1] + right[..., None, :]).flatten(1)  # (B, Q * 16)
     read = work.flatten(2).gather(2, index[:, None].expand(-1, work.shape[1], -1))
-    read = read.reshape(*work.shape[:2], -1, 4, 4)  # (B, C, Q, 4, 4)
+    read = read.reshape(*work.shape[:2], coordinates.shape[1], 4, 4)  # (B, C, Q, 4, 4)
     colours: Tensor = ((read * by_column[:, None, :, None, :]).sum(-1) * by_row[:, None]).sum(-1)
     return colours.mT
 

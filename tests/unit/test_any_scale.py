@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from course_lib.super_resolution.any_scale import Span, bicubic_at, bicubic_window
+from course_lib.super_resolution.any_scale import AnyScale, Span, bicubic_at, bicubic_window
 from course_lib.super_resolution.liif import LIIF
+from course_lib.super_resolution.meta_sr import MetaSR
 from course_lib.upsampling import resize
 
 SIZES = [(18, 26), (27, 39), (31, 50), (9, 13), (100, 177), (5, 6)]
@@ -124,6 +125,36 @@ def test_added_is_added() -> None:
             parameter.zero_()
         expected = resize(lr, size=(13, 17), method="bicubic", border="symmetric")
         torch.testing.assert_close(model(lr, size=(13, 17)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", [tiny(added=True), MetaSR("edsr-tiny", 5, added=True).double()])
+def test_a_batch_of_no_pictures(model: AnyScale) -> None:
+    """Oracle: shapes; with and without gradients, as EDSR and RDN."""
+    none, at = torch.zeros(0, 3, 6, 5, dtype=torch.float64), torch.zeros(0, 7, 2, dtype=torch.float64)
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            assert model(none, scale=2.5).shape == (0, 3, *model.output_size((6, 5), 2.5))
+            assert model(none[None], scale=2).shape == (1, 0, 3, 12, 10)
+            assert model.predict(none, at, at + 0.1).shape == (0, 7, 3)
+            assert model.predict(picture(2, 3, 6, 5), at.reshape(2, 0, 2), at.reshape(2, 0, 2)).shape == (2, 0, 3)
+
+
+def test_wrong_places() -> None:
+    """Oracle: the message says what came and what was expected; never is one picture's row taken for another's."""
+    model, lr, at = tiny(added=True), picture(2, 3, 6, 5), torch.zeros(2, 7, 2)
+    for wrong in (lr[0], lr[None]):
+        with pytest.raises(ValueError, match=r"lr must be \(B, 3, h, w\).* got"):
+            model.predict(wrong, at, at)
+    for one, other in (
+        (at[:1], at[:1]),
+        (at, at[:1]),
+        (at[..., :1], at[..., :1]),
+        (at[0], at[0]),
+        (at[0, 0], at[0, 0]),
+    ):
+        with pytest.raises(ValueError, match=r"coordinates and cells must be \(2, Q, 2\), got") as caught:
+            model.predict(lr, one, other)
+        assert f"{tuple(one.shape)} and {tuple(other.shape)}" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from course_lib.cli.errors import one_line_errors
-from course_lib.cli.train import Device, made
+from course_lib.cli.train import Device, Precision, made
 
 if TYPE_CHECKING:
     from course_lib.training import Result, Row
@@ -19,6 +19,9 @@ def compare(
     folder: Annotated[Path | None, typer.Option(help="For all trainings; default runs/compare-FAMILY.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipes' own number.", min=1)] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = Device.auto,
+    precision: Annotated[
+        Precision, typer.Option(help="32-true, or mixed: bf16-mixed, 16-mixed (GPU only).")
+    ] = Precision.full,
     save: Annotated[
         bool, typer.Option("--save", help="Record means and spreads as data/measurements/compare_FAMILY.json.")
     ] = False,
@@ -48,6 +51,7 @@ def compare(
                         recipe,
                         place / f"{name}-seed{seed}",
                         device=device.value,
+                        precision=precision.value,
                         progress=False,
                         on_row=functools.partial(_show, f"{name} seed {seed}"),
                     )
@@ -62,7 +66,7 @@ def compare(
             for key, numbers in found["last"].items():
                 typer.echo(f"{name:<24} {key:<18} {numbers['mean']:.4f} +- {numbers['spread']:.4f}")
         if save:
-            _record(family, results, values, changes)
+            _record(family, results, values, changes, precision.value)
 
 
 def _show(run: str, row: "Row") -> None:
@@ -96,7 +100,9 @@ def summary(curves: "list[list[Row]]") -> dict[str, Any]:
     return {"last": last, "curve": curve}
 
 
-def _record(family: str, results: "dict[str, list[Result]]", values: dict[str, Any], changes: dict[str, Any]) -> None:
+def _record(
+    family: str, results: "dict[str, list[Result]]", values: dict[str, Any], changes: dict[str, Any], precision: str
+) -> None:
     from course_lib import measurements
 
     first = next(iter(results.values()))
@@ -104,12 +110,13 @@ def _record(family: str, results: "dict[str, list[Result]]", values: dict[str, A
     circumstances, several = made([result for some in results.values() for result in some])
     fields = {name: some[0].recipe.fields() for name, some in results.items()}
     options = "".join(f" --{key} {value}" for key, value in changes.items())
+    options += "" if precision == "32-true" else f" --precision {precision}"
     path = measurements.write(
         f"compare_{family}",
         values,
         command=f"course compare {family} --seeds {len(first)}{options} --device {device} --save",
         protocol=f"each recipe with seeds 0 to {len(first) - 1}; last: the end of training, spread: sample standard "
-        f"deviation over seeds; curve: mean over seeds; recipes with seed 0: {fields}{several}",
+        f"deviation over seeds; curve: mean over seeds; precision {precision}; recipes with seed 0: {fields}{several}",
         data=first[0].data,
         seed=0,
         made=circumstances,

@@ -80,6 +80,20 @@ def test_a_family_is_compared_and_gone_on_with(family: Path) -> None:
     assert measurements.read("compare_toy")["values"]["toy-a"]["last"]["error"] == values
 
 
+def test_the_precision_reaches_every_training(family: Path) -> None:
+    """Oracle: another precision gives other errors, and the record says which it was."""
+    words = ("compare", "toy", "--seeds", 1, "--device", "cpu", "--save")
+    errors = {}
+    for precision in ("32-true", "bf16-mixed"):
+        done = course(*words, "--folder", family / precision, "--precision", precision)
+        assert done.exit_code == 0, done.output
+        record = measurements.read("compare_toy")
+        assert f"precision {precision};" in record["protocol"]
+        errors[precision] = record["values"]["toy-a"]["last"]["error"]["mean"]
+    assert "--precision bf16-mixed" in record["command"]
+    assert errors["32-true"] != errors["bf16-mixed"]
+
+
 def test_ctrl_c_in_the_last_step_ends_the_comparison(family: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the exit code; no second training was begun."""
     monkeypatch.setattr(compare, "_show", lambda run, row: Interrupt(4)(row))

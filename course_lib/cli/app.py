@@ -16,10 +16,13 @@ from course_lib.cli.measuring import evaluate_app
 _HELP = """Enlarge pictures, train and measure models, time the library, fetch data: the book's tools as commands.
 
 \b
-  course upscale cat.png --scale 3.7 --out big.png      enlarge a picture
+  course upscale cat.png --scale 3.7 --out big.png      enlarge a picture by interpolation
+  course upscale cat.png --model liif-tiny --scale 3.4 --out sharp.png      by a trained network
+  course upscale cat.png --checkpoint rdn-liif.pth --scale 3.4 --out x.png  by an official checkpoint
+  course card                                           which trained networks there are
   course data get Set5                                  download a benchmark
-  course evaluate sr --model bicubic --data Set5        PSNR and SSIM beside the published row
-  course bench resize                                   how fast, beside torch, Pillow, scikit-image
+  course evaluate sr --model liif-tiny --model bicubic  PSNR and SSIM side by side
+  course bench sr                                       how fast; also bench resize
   course train espcn-x3                                 train a model; stop and go on at any time
 
 Exit codes: 0 done, 1 it failed (one line "error: ..." says why), 2 the command was not understood, 130 stopped by

@@ -27,17 +27,24 @@ def ship(
 
 
 def card(
-    name: Annotated[str, typer.Argument(help="A network that comes with the book.", metavar="NAME")],
+    name: Annotated[
+        str | None, typer.Argument(help="A network that comes with the book; default: list them.", metavar="NAME")
+    ] = None,
 ) -> None:
     """Print the card of a trained network: what it was trained on, how well it does, what it may be used for.
 
     \b
+      course card                     which networks there are
       course card espcn-x3-added
     """
     with one_line_errors():
         from course_lib import checkpoints
         from course_lib.cli.ship import text
 
+        if name is None:
+            for known in checkpoints.names():
+                typer.echo(f"{known}: {checkpoints.card(known).get('about', '')}")
+            return
         facts = checkpoints.card(name)
         try:
             lines = text(facts)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from course_lib.cli.errors import check_target, one_line_errors
-from course_lib.cli.options import Force, Out, Save, Threads, deliver
+from course_lib.cli.options import Force, Out, Save, Threads, deliver, whole
 
 bench_app = typer.Typer(help="Time the library on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -14,7 +14,7 @@ bench_app = typer.Typer(help="Time the library on this machine.", no_args_is_hel
 def bench_resize(
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="Timed runs of each case; the median counts.", min=1, max=1000)] = 7,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each case; the median counts.", **whole(1, 1000))] = 7,
     save: Save = False,
     out: Out = None,
     force: Force = False,
@@ -51,7 +51,9 @@ def bench_resize(
 @bench_app.command("slider")
 def bench_slider(
     threads: Threads = None,
-    moves: Annotated[int, typer.Option(help="Slider moves that are timed, each to a new value.", min=1, max=700)] = 100,
+    moves: Annotated[
+        int, typer.Option(help="Slider moves that are timed, each to a new value.", **whole(1, 700))
+    ] = 100,
     save: Save = False,
     out: Out = None,
     force: Force = False,
@@ -78,7 +80,7 @@ def bench_slider(
 
 @bench_app.command("scenes")
 def bench_scenes(
-    repeats: Annotated[int, typer.Option(help="Timed blocks of each case; the median counts.", min=1, max=1000)] = 9,
+    repeats: Annotated[int, typer.Option(help="Timed blocks of each case; the median counts.", **whole(1, 1000))] = 9,
     save: Save = False,
     out: Out = None,
     force: Force = False,
@@ -108,7 +110,7 @@ def bench_scenes(
 def bench_sr(
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="Timed runs of each case; the median counts.", min=1, max=1000)] = 3,
+    repeats: Annotated[int, typer.Option(help="Timed runs of each case; the median counts.", **whole(1, 1000))] = 3,
     save: Save = False,
     out: Out = None,
     force: Force = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from course_lib.cli.errors import one_line_errors
+from course_lib.cli.options import whole
 from course_lib.cli.train import Device, Precision, made
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
 def compare(
     family: Annotated[str, typer.Argument(help="All recipes called FAMILY-something.", metavar="FAMILY")],
-    seeds: Annotated[int, typer.Option(help="How many: 0, 1, 2 and so on.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="How many: 0, 1, 2 and so on.", **whole(1))] = 3,
     folder: Annotated[Path | None, typer.Option(help="For all trainings; default runs/compare-FAMILY.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Instead of the recipes' own number.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipes' own number.", **whole(1))] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = Device.auto,
     precision: Annotated[
         Precision, typer.Option(help="32-true, or mixed: bf16-mixed, 16-mixed (GPU only).")

@@ -1,6 +1,7 @@
 """`course upscale`. Heavy imports wait inside, so that --help and mistakes answer at once."""
 
 import enum
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from course_lib.cli.errors import one_line_errors
-from course_lib.cli.options import Method, choice, networks, one_of, parse_scale, parse_size
+from course_lib.cli.options import Method, choice, networks, one_of, parse_scale, parse_size, whole
 
 if TYPE_CHECKING:
     from course_lib.cli.folder import Process
@@ -52,7 +53,11 @@ def upscale(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="A network of the book, instead of interpolation.", parser=one_of(networks), metavar="NAME"),
+        typer.Option(
+            help="A network of the book, such as liif-tiny, instead of interpolation; `course card` lists them.",
+            parser=one_of(networks),
+            metavar="NAME",
+        ),
     ] = None,
     checkpoint: Annotated[
         Path | None,
@@ -77,11 +82,11 @@ def upscale(
         typer.Option(help="Arithmetic of a network; the short ones are for graphics cards.", **choice(Precision)),
     ] = Precision.float32,
     tile: Annotated[
-        int | None, typer.Option(help="Side of a network's tiles in pixels of IMAGE; default: by memory.", min=1)
+        int | None, typer.Option(help="Side of a network's tiles in pixels of IMAGE; default: by memory.", **whole(1))
     ] = None,
     overlap: Annotated[
         int | None,
-        typer.Option(help="Pixels that tiles overlap by; default: what leaves no seams. Fewer are faster.", min=0),
+        typer.Option(help="Pixels that tiles overlap by; default: what leaves no seams. Fewer are faster.", **whole(0)),
     ] = None,
 ) -> None:
     """Enlarge (or shrink) a picture by any factor.
@@ -106,10 +111,10 @@ def upscale(
     """
     network = model is not None or checkpoint is not None
     _check_together(scale, size, network, model, checkpoint, meant, method, precision.value, tile, overlap)
-    folder = image.is_dir()
-    if not folder:
-        _check_extension(out, extension)
+    folder = os.path.isdir(image)
     with one_line_errors():
+        _check_image(image)
+        _check_extension(out, extension, folder)
         from course_lib.cli import folder as several
         from course_lib.cli.errors import check_target
         from course_lib.cli.upscale import Wish, check_device
@@ -126,9 +131,11 @@ def upscale(
             check_target(out, force)
         found = None
         if network:
-            from course_lib.cli.networks import find, for_rgb
+            from course_lib.cli.networks import check_goal, find, for_rgb
 
-            found = for_rgb(find(model, checkpoint, meant)[1]).to(place)
+            name, found = find(model, checkpoint, meant)
+            found = for_rgb(found).to(place)
+            check_goal(name, found, scale, size)
         way: Any = (method or Method.bicubic).value
         wish = Wish(scale, size, way, antialias, place, found, tile, overlap, precision.value)
         if folder:
@@ -152,7 +159,7 @@ def _folder(pairs: list[tuple[Path, Path]], out: Path, wish: "Wish", force: bool
         raise
     typer.echo(f"{out}: {done.made} made, {done.skipped} already there, {len(done.failed)} not made")
     if done.failed:
-        raise ValueError(f"{len(done.failed)} pictures were not enlarged: {', '.join(done.failed)}")
+        raise ValueError(f"not enlarged: {', '.join(done.failed)}")
 
 
 def _check_together(
@@ -182,9 +189,24 @@ def _check_together(
         raise typer.BadParameter("give exactly one of --scale and --size", param_hint="'--scale' / '--size'")
 
 
-def _check_extension(out: Path, extension: Any) -> None:
+def _check_image(image: Path) -> None:
+    """Raise Refused where there is nothing, before --out is looked at, which would be read in the wrong way."""
+    from course_lib.cli.errors import Refused
+
+    if not os.path.lexists(image):
+        raise Refused(f"cannot read {image}: No such file or folder")
+
+
+def _check_extension(out: Path, extension: Any, folder: bool) -> None:
     from course_lib.cli.writers import FORMATS
 
+    if folder:
+        if out.suffix.lower() in FORMATS and not os.path.isdir(out):
+            raise typer.BadParameter(
+                f"IMAGE is a folder, so it must be one for the results; got {out}; --format says their format",
+                param_hint="'--out'",
+            )
+        return
     if out.suffix.lower() not in FORMATS:
         came = repr(out.suffix) if out.suffix else "none"
         raise typer.BadParameter(

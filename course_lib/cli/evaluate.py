@@ -66,10 +66,12 @@ RGBModel = Callable[[Tensor, tuple[int, int]], Tensor]
 class Contestant:
     """What is measured: its name in tables and records, how it enlarges, at which scales, by which protocol.
 
-    usual: whether this protocol is the one that such models are measured by when none is asked for.
+    option: what says it on the command line. usual: whether this protocol is the one that such models are measured by
+    when none is asked for.
     """
 
     name: str
+    option: str
     model: Model | RGBModel
     scales: list[Fraction]
     protocol: str
@@ -98,9 +100,8 @@ def find(
         chosen = protocol or "luminance"
         wanted = list(scales or map(Fraction, SCALES))
         _check_whole(chosen, wanted)
-        return Contestant(
-            name, method(name) if chosen == "luminance" else enlarger(name), wanted, chosen, chosen == "luminance"
-        )
+        plain = method(name) if chosen == "luminance" else enlarger(name)
+        return Contestant(name, f"--model {name}", plain, wanted, chosen, chosen == "luminance")
     label, trained = find_network(name, checkpoint)
     usual = "luminance" if isinstance(trained, ESPCN) and trained.channels == 1 else "benchmark"
     chosen = protocol or usual
@@ -118,7 +119,27 @@ def find(
             raise ValueError(f"{label} was trained for scale {own} and has no other; got {', '.join(others)}")
         wanted = [Fraction(own)]
     model = network(trained) if chosen == "luminance" else _by_tiles(for_rgb(trained))
-    return Contestant(label, model, wanted, chosen, chosen == usual)
+    option = f"--model {name}" if checkpoint is None else f"--checkpoint {checkpoint.name}"
+    return Contestant(label, option, model, wanted, chosen, chosen == usual)
+
+
+def find_all(
+    models: Sequence[str],
+    scales: Sequence[Fraction],
+    checkpoint: Path | None = None,
+    protocol: str | None = None,
+    device: str = "cpu",
+) -> list[Contestant]:
+    """Return models by name and the one in a checkpoint file, bicubic where neither is given.
+
+    protocol: of all of them; None for the usual one, which for several is "benchmark", because it suits every model and
+    scale. Raises what `find` raises.
+    """
+    names = list(dict.fromkeys(models)) or ([] if checkpoint else ["bicubic"])
+    if len(names) + (checkpoint is not None) > 1:
+        protocol = protocol or "benchmark"
+    found = [find(name, scales, None, protocol, device) for name in names]
+    return found + ([find("", scales, checkpoint, protocol, device)] if checkpoint else [])
 
 
 def _check_whole(protocol: str, scales: Sequence[Fraction]) -> None:
@@ -166,6 +187,35 @@ def measure(
                 raise ValueError(f"{label} at scale {shown(scale)} has no finite PSNR on {data}: {scores}")
             values[shown(scale)] = {"psnr": round(psnr, 4), "ssim": round(ssim, 5), "pictures": scores}
     return values
+
+
+def record(found: Sequence[Contestant], data: str, values: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is kept of one model's measurement on a set, or of several: the values are then by model."""
+    same = all(one.scales == found[0].scales for one in found)  # else each has those that it has by itself
+    chosen = "".join(f" --scale {shown(scale)}" for scale in found[0].scales) if same else ""
+    by = "" if len(found) == 1 and found[0].usual else f" --protocol {found[0].protocol}"
+    return {
+        "values": values[0] if len(found) == 1 else {one.name: v for one, v in zip(found, values, strict=True)},
+        "command": f"course evaluate sr {' '.join(one.option for one in found)} --data {data}{chosen}{by}",
+        "protocol": PROTOCOLS[found[0].protocol],
+        "data": data,
+    }
+
+
+def text(found: Sequence[Contestant], data: str, values: Sequence[dict[str, Any]]) -> str:
+    """Return the table of one model, or one with a column for each of several."""
+    if len(found) == 1:
+        one = found[0]
+        return f"{one.name} on {data}, protocol {one.protocol}\n{table(one.name, data, values[0], one.protocol)}"
+    wide = [max(len(one.name), 14) for one in found]
+    lines = [f"PSNR (dB) / SSIM on {data}, protocol {found[0].protocol}"]
+    lines.append("  ".join(["scale  ", *(f"{one.name:<{w}}" for one, w in zip(found, wide, strict=True))]).rstrip())
+    for scale in sorted({scale for one in found for scale in one.scales}):
+        rows = [one.get(shown(scale)) for one in values]
+        cells = [f"{row['psnr']:.2f} / {row['ssim']:.4f}" if row else "-" for row in rows]
+        line = [f"x{shown(scale):<6}", *(f"{cell:<{w}}" for cell, w in zip(cells, wide, strict=True))]
+        lines.append("  ".join(line).rstrip())
+    return "\n".join(lines)
 
 
 def table(model: str, data: str, values: dict[str, Any], protocol: str = "luminance") -> str:

@@ -36,13 +36,15 @@ def models() -> list[str]:
 @evaluate_app.command("sr")
 def evaluate_sr(
     model: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            help="nearest, bilinear, bicubic, or a network of the book.", parser=one_of(models), metavar="NAME"
+            help="nearest, bilinear, bicubic, or a network of the book; may be repeated; default: bicubic.",
+            parser=one_of(models),
+            metavar="NAME",
         ),
-    ] = "bicubic",
+    ] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A network from a file instead: an official checkpoint, or ours.")
+        Path | None, typer.Option(help="A network from a file: an official checkpoint, or ours.")
     ] = None,
     data: Annotated[Benchmark, typer.Option(help="Benchmark to measure on.", **choice(Benchmark))] = Benchmark.Set5,
     scale: Annotated[
@@ -54,20 +56,24 @@ def evaluate_sr(
         ),
     ] = None,
     protocol: Annotated[
-        Any, typer.Option(help="How it is measured; default: luminance, or benchmark for RGB.", **choice(Protocol))
+        Any,
+        typer.Option(
+            help="How it is measured; default: luminance, or benchmark for RGB and for several models.",
+            **choice(Protocol),
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda for an NVIDIA graphics card.")] = "cpu",
     save: Save = False,
     out: Out = None,
     force: Force = False,
 ) -> None:
-    """Print PSNR and SSIM of a super-resolution model beside the published row.
+    """Print PSNR and SSIM of a super-resolution model beside the published row, or of several side by side.
 
     \b
       course evaluate sr --model bicubic --data Set5 --scale 2
       course evaluate sr --model nearest --data Set14 --scale 2 --scale 4 --out nearest.json
       course evaluate sr --model espcn-x3-added --data Set5
-      course evaluate sr --model bicubic --scale 2 --scale 3.5 --scale 6 --protocol benchmark
+      course evaluate sr --model liif-tiny --model bicubic --scale 2 --scale 3.5 --scale 6
       course evaluate sr --checkpoint rdn-liif.pth --data Set14 --scale 2 --scale 6
 
     Small changes of protocol move these numbers by up to 2 dB; --save and --out write down the protocol used.
@@ -80,25 +86,17 @@ def evaluate_sr(
     with one_line_errors():
         if out is not None:
             check_target(out, force)
-        from course_lib.cli.evaluate import PROTOCOLS, find, measure, shown, table
+        from course_lib.cli.evaluate import find_all, measure, record, text
         from course_lib.cli.upscale import check_device
 
         check_device(device)
-        found = find(model, scales, checkpoint, protocol and protocol.value, device)
-        values = measure(found.model, data.value, found.scales, found.name, found.protocol)
-        typer.echo(f"{found.name} on {data.value}")
-        typer.echo(table(found.name, data.value, values, found.protocol))
-        named = f"--model {model}" if checkpoint is None else f"--checkpoint {checkpoint.name}"
-        chosen = "".join(f" --scale {shown(s)}" for s in found.scales)
-        by = "" if found.usual else f" --protocol {found.protocol}"
-        record = {
-            "values": values,
-            "command": f"course evaluate sr {named} --data {data.value}{chosen}{by}",
-            "protocol": PROTOCOLS[found.protocol],
-            "data": data.value,
-        }
-        suffix = "" if found.usual else f"_{found.protocol}"
-        deliver(f"evaluate_sr_{found.name}_{data.value}{suffix}", record, save, out)
+        found = find_all(model or (), scales, checkpoint, protocol and protocol.value, device)
+        values = [measure(one.model, data.value, one.scales, one.name, one.protocol) for one in found]
+        typer.echo(text(found, data.value, values))
+        for one, rows in zip(found, values, strict=True):
+            suffix = "" if one.usual else f"_{one.protocol}"
+            deliver(f"evaluate_sr_{one.name}_{data.value}{suffix}", record([one], data.value, [rows]), save, None)
+        deliver("", record(found, data.value, values), False, out)
 
 
 @evaluate_app.command("labels")

@@ -52,12 +52,15 @@ def find(model: str | None, checkpoint: Path | None = None, meant: str | None = 
         return str(model), checkpoints.load(str(model))
     if _is_ours(checkpoint):
         return re.sub(r"[^A-Za-z0-9_.-]", "-", f"file-{checkpoint.stem}"), checkpoints.read(checkpoint)
+    if meant is not None and meant not in official.names():
+        raise Refused(f"--as must be one of {', '.join(official.names())}; got {meant!r}")
     whole = official.contents(checkpoint)
     try:
+        official.unwrap(whole)  # says what came instead of tensors
         name = meant or official.recognise(whole)
-    except official.Misfit as error:
+        network = official.load(name, whole)
+    except (official.Misfit, official.UnreadableCheckpoint) as error:
         raise Refused(f"{checkpoint}: {error}") from error
-    network = official.load(name, whole)
     if isinstance(network, ESPCN):
         network.output = "sigmoid"  # this port has one behind the shuffle
     return name, network
@@ -84,6 +87,17 @@ def for_rgb(network: nn.Module) -> nn.Module:
     if not isinstance(network, AnyScale) and not (hasattr(network, "scale") and hasattr(network, "radius")):
         raise Refused(f"{type(network).__name__} does not enlarge pictures")
     return network
+
+
+def check_goal(name: str, network: nn.Module, scale: Fraction | None, size: tuple[int, int] | None) -> None:
+    """Raise Refused where a network for every scale is not told which, or one for a single scale is told another."""
+    if isinstance(network, AnyScale):
+        if scale is None and size is None:
+            raise Refused(f"{name} enlarges by any scale; say which: --scale 3.4, or --size 1080x1920")
+        return
+    own = int(network.scale)  # type: ignore[arg-type]
+    if scale not in (None, own):
+        raise Refused(f"{name} was trained for scale {own} and has no other; got --scale {float(scale or 0):g}")
 
 
 class NetworkStrips:

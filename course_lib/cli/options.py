@@ -32,6 +32,22 @@ def choice(among: type[enum.StrEnum]) -> dict[str, Any]:
     return {"parser": parse, "metavar": f"[{'|'.join(among)}]"}
 
 
+def whole(least: int, most: int | None = None) -> dict[str, Any]:
+    """Return the settings of an option that takes a whole number in a range; typer's own does not say what came."""
+    expected = f"at least {least}" if most is None else f"from {least} to {most}"
+
+    def parse(text: object) -> int:
+        try:
+            number = int(str(text))
+        except ValueError:
+            number = least - 1
+        if number < least or (most is not None and number > most):
+            raise typer.BadParameter(f"must be a whole number {expected}; got {str(text)[:60]!r}")
+        return number
+
+    return {"parser": parse, "metavar": "INTEGER"}
+
+
 def parse_scale(text: str) -> Fraction:
     """Return a positive number written as 2, 3.7 or 37/10, exactly; anything else is a usage error."""
     try:
@@ -90,4 +106,4 @@ def deliver(name: str, record: dict[str, Any], save: bool, out: Path | None) -> 
 Save = Annotated[bool, typer.Option("--save", help="Record the result in data/measurements, where chapters read it.")]
 Out = Annotated[Path | None, typer.Option(help="Write the result to this JSON file as well.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace --out if it is already there.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads to use; default: what PyTorch chooses.", min=1)]
+Threads = Annotated[int | None, typer.Option(help="CPU threads to use; default: what PyTorch chooses.", **whole(1))]

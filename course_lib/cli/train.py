@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from course_lib.cli.errors import one_line_errors
+from course_lib.cli.options import whole
 
 if TYPE_CHECKING:
     from course_lib.training import Recipe, Result, Row
@@ -47,14 +48,15 @@ def recipes() -> None:
 def train(
     name: Annotated[str, typer.Argument(help="A recipe; see course recipes.", metavar="NAME")],
     folder: Annotated[Path | None, typer.Option(help="For checkpoint.pt and curve.csv; default runs/NAME.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's own number.", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's own.", min=0)] = None,
+    steps: Annotated[int | None, typer.Option(help="Instead of the recipe's own number.", **whole(1))] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's own.", **whole(0))] = None,
     device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = Device.auto,
     precision: Annotated[
         Precision, typer.Option(help="32-true, or mixed: bf16-mixed, 16-mixed (GPU only).")
     ] = Precision.full,
     workers: Annotated[
-        int | None, typer.Option(help="Processes that make batches ahead; default: none on a CPU, else up to 8.", min=0)
+        int | None,
+        typer.Option(help="Processes that make batches ahead; default: none on a CPU, else up to 8.", **whole(0)),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again, even if the folder has a checkpoint.")] = False,
     save: Annotated[

@@ -137,9 +137,9 @@ def _check_format(samples: Samples, goal: tuple[int, int], kind: Format, out: Pa
             f"allowed; .png and .tif are written in strips: --out {out.with_suffix('.png').name}"
         )
     if samples.top > 255 and not kind.deep:
-        raise Refused(f"the picture has 16 bits a sample and {kind.name} holds 8; use .png or .tif for --out")
+        raise Refused(f"the picture has 16 bits a sample and {kind.name} holds 8; choose .png or .tif")
     if samples.alpha and not (kind.alpha if samples.values.shape[2] == 4 else kind.grey_alpha):
-        raise Refused(f"the picture has transparency, which {kind.name} would lose here; use .png or .tif for --out")
+        raise Refused(f"the picture has transparency, which {kind.name} would lose here; choose .png or .tif")
 
 
 def _check_disk(raw: int, kind: Format, out: Path) -> None:

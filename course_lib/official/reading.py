@@ -4,6 +4,7 @@ import argparse
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,11 @@ def _read_torch(file: Path) -> Any:
                 if archive.testzip() is not None:  # torch.load compares no check sums
                     raise zipfile.BadZipFile("a check sum is wrong")
         # an open file, because torch.load goes by the name of one that it opens itself
-        with torch.serialization.safe_globals([argparse.Namespace]), file.open("rb") as stream:
+        with (
+            torch.serialization.safe_globals([argparse.Namespace]),
+            warnings.catch_warnings(action="ignore"),  # of pickles that torch.save did not write
+            file.open("rb") as stream,
+        ):
             return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
@@ -77,7 +82,7 @@ def _read_torch(file: Path) -> Any:
             "not; ask for its weights as safetensors"
         ) from error
     except Exception as error:  # a damaged pickle makes torch.load fail in any way there is
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].partition(". ")[0] if str(error) else type(error).__name__
         raise UnreadableCheckpoint(f"{file} is damaged or no checkpoint of torch.save ({reason})") from error
 
 

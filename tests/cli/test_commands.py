@@ -39,7 +39,15 @@ def test_help_teaches() -> None:
     """Oracle: every command's help shows an example that starts with its own name, and explains each option."""
     codes = " ".join(course("--help").stdout.split("Exit codes: ")[1].split())
     assert all(f"{code} " in codes for code in (0, 1, 2, 130))
-    for words in (["upscale"], ["evaluate", "sr"], ["bench", "resize"], ["bench", "slider"], ["data", "get"], ["card"]):
+    for words in (
+        ["upscale"],
+        ["evaluate", "sr"],
+        ["bench", "resize"],
+        ["bench", "slider"],
+        ["data", "get"],
+        ["card"],
+        ["bench", "sr"],
+    ):
         done = course(*words, "--help")
         assert done.exit_code == 0
         assert f"  course {' '.join(words)} " in done.stdout or f"  course {' '.join(words)}\n" in done.stdout

@@ -1,9 +1,12 @@
 """The command line with trained networks, and folders of pictures. Oracles: the networks called directly."""
 
+import json
 import os
+import pickle
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -140,6 +143,8 @@ USAGE = {
     "method": (["--model", "espcn-x3", "--method", "nearest"], "leave it out with a network"),
     "as": (["--model", "espcn-x3", "--as", "espcn_x3"], "goes with --checkpoint"),
     "tile": (["--scale", "2", "--tile", "5"], "are of networks"),
+    "tile 0": (["--model", "espcn-x3", "--tile", "0"], "'--tile': must be a whole number at least 1; got '0'"),
+    "overlap": (["--model", "espcn-x3", "--overlap", "few"], "a whole number at least 0; got 'few'"),
     "model": (["--model", "magic"], "must be one of"),
     "scale": (["--model", "espcn-x3", "--scale", "2", "--size", "4x4"], "exactly one of --scale and --size"),
     "format": (["--model", "espcn-x3", "--format", "png"], "is for folders"),
@@ -161,14 +166,32 @@ def test_refusals_before_anything_is_touched(nets: Any, tmp_path: Path) -> None:
     source, out = save(tmp_path / "in.png", noise(4, 4, 3)), tmp_path / "out.png"
     torch.save({"conv1.weight": torch.zeros(64, 1, 5, 5)}, tmp_path / "part.pth")
     (tmp_path / "text.pth").write_text("no checkpoint")
+    torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "half.pth").write_bytes((tmp_path / "list.pth").read_bytes()[:600])
+    (tmp_path / "bare.pkl").write_bytes(pickle.dumps(Path("x"), protocol=4))
+    torch.save(torch.zeros(2), tmp_path / "one.pth")
     cases: list[tuple[list[object], str]] = [
-        (["--checkpoint", nets["edsr"][0], "--scale", 3], "scale must be 2, the only one"),
+        (
+            ["--checkpoint", nets["edsr"][0], "--scale", 3],
+            "file-edsr was trained for scale 2 and has no other; got --scale 3",
+        ),
         (["--checkpoint", nets["edsr"][0], "--size", "8x9"], "size must be 8 x 8"),
-        (["--checkpoint", nets["liif"][0]], "exactly one of size and scale"),
+        (["--checkpoint", nets["liif"][0]], "file-liif enlarges by any scale; say which: --scale 3.4"),
         (["--checkpoint", tmp_path / "none.pth"], "there is no checkpoint"),
         (["--checkpoint", tmp_path / "text.pth"], "is no checkpoint"),
         (["--checkpoint", tmp_path / "part.pth"], "the nearest: espcn_x2: 5 missing"),
-        (["--checkpoint", tmp_path / "part.pth", "--as", "magic"], "name must be one of"),
+        (["--checkpoint", tmp_path / "part.pth", "--as", "magic"], "--as must be one of edsr_baseline_x2, "),
+        (
+            ["--checkpoint", tmp_path / "part.pth", "--as", "espcn_x3"],
+            "part.pth: these are not the weights of espcn_x3",
+        ),
+        (["--checkpoint", tmp_path / "list.pth"], "list.pth: state_dict must be {name: tensor}, got list [1, 2]"),
+        (["--checkpoint", tmp_path / "bare.pkl"], "bare.pkl is damaged, or holds more than tensors"),
+        (
+            ["--checkpoint", tmp_path / "half.pth"],
+            "no checkpoint of torch.save (PytorchStreamReader failed reading zip",
+        ),
+        (["--checkpoint", tmp_path / "one.pth"], "one.pth: state_dict must be {name: tensor}, got Tensor"),
     ]
     for words, message in cases:
         done = course("upscale", source, "--out", out, *words)
@@ -199,7 +222,7 @@ def test_a_folder_goes_on_where_it_stopped(holiday: Path, nets: Any, tmp_path: P
     done = course(*words)
     assert done.exit_code == 1
     assert "5 made, 0 already there, 1 not made" in done.stdout
-    assert one_line(done.stderr).endswith("1 pictures were not enlarged: broken.jpg")
+    assert one_line(done.stderr).endswith("not enlarged: broken.jpg")
     assert "note: broken.jpg: " in done.stderr
     assert sorted(path.name for path in out.iterdir()) == [f"{k}.png" for k in range(5)]
     assert (
@@ -228,9 +251,13 @@ def test_folders_of_interpolation_in_another_format(holiday: Path, tmp_path: Pat
 def test_folders_that_are_refused(holiday: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
+    done = course("upscale", holiday, "--scale", 2, "--out", tmp_path / "new.png")
+    assert done.exit_code == 2
+    assert "IMAGE is a folder, so it must be one for the results; got" in " ".join(done.stderr.split())
     save(holiday / "0.tif", noise(4, 4, 3))
     for source, out, message in (
         (tmp_path / "empty", tmp_path / "new", "no picture is in"),
+        (tmp_path / "none", tmp_path / "new", "none: No such file or folder"),
         (holiday, tmp_path / "file", "name a folder for the results"),
         (holiday, holiday, "name another folder"),
         (holiday, tmp_path / "new", "0.png and 0.tif would both become"),
@@ -341,6 +368,36 @@ def test_interpolation_by_another_protocol(toys: list[Any]) -> None:
     )
     expected = score(datasets.from_uint8(toys[0]), enlarger("bicubic"), 3.5)
     assert record["values"]["3.5"]["pictures"]["a"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_models_side_by_side(nets: Any, toys: list[Any], tmp_path: Path) -> None:
+    """Oracle: each model measured alone; several are measured by one protocol, that of networks for RGB."""
+    path, model = nets["liif"]
+    out = tmp_path / "both.json"
+    words = ["--model", "bicubic", "--checkpoint", path, "--scale", 2, "--scale", "3.5", "--save", "--out", out]
+    done = course("evaluate", "sr", *words)
+    assert done.exit_code == 0, done.output
+    both = json.loads(out.read_text(encoding="utf-8"))
+    assert both["command"] == (
+        "course evaluate sr --model bicubic --checkpoint liif.safetensors --data Set5 --scale 2 --scale 3.5 "
+        "--protocol benchmark"
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "PSNR (dB) / SSIM on Set5, protocol benchmark"
+    assert lines[1].split() == ["scale", "bicubic", "file-liif"]
+    for name, saved, chosen in (
+        ("bicubic", "bicubic_Set5_benchmark", "bicubic"),
+        ("file-liif", "file-liif_Set5", model),
+    ):
+        record = measurements.read(f"evaluate_sr_{saved}")
+        assert both["values"][name] == record["values"]
+        rows = record["values"]["3.5"]
+        expected = score(datasets.from_uint8(toys[0]), enlarger(chosen), 3.5)
+        assert rows["pictures"]["a"] == pytest.approx(expected, abs=2e-3)
+        assert f"{rows['psnr']:.2f} / {rows['ssim']:.4f}" in lines[3]
+    done = course("evaluate", "sr", "--checkpoint", nets["edsr"][0], "--model", "nearest", "--model", "nearest")
+    assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [[f"x{k}", ANY] for k in (2, 3, 4)]
+    assert [line.split()[-1] == "-" for line in done.stdout.splitlines()[2:]] == [False, True, True]
 
 
 def test_measurements_that_are_refused(nets: Any, toys: list[Any]) -> None:

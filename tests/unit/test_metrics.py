@@ -75,6 +75,7 @@ def test_a_batch_is_its_pictures(pair: tuple[Tensor, Tensor]) -> None:
         assert torch.allclose(metric(images, references), single, rtol=0, atol=1e-12)
         assert torch.allclose(metric(images.float(), references.float()).double(), single, rtol=0, atol=2e-4)
         assert metric(images, references).shape == (2,)
+        assert metric(images[:0], references[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -139,10 +140,15 @@ def test_errors_teach() -> None:
         luminance(a[:2])
     with pytest.raises(ValueError, match="leave something of 20 x 20, got 10"):
         shave(a, 10)
+    with pytest.raises(ValueError, match="pixels must be at least 0, got -1"):
+        shave(a, -1)
+    with pytest.raises(TypeError, match=r"pixels must be a whole number, got 2\.5"):
+        shave(a, 2.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="whole number from 1 to 20"):
         modcrop(a, 2.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="data_range"):
-        psnr(a, a, data_range=0)
+    for wrong in (0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"data_range must be .* got {wrong}"):
+            psnr(a, a, data_range=wrong)
     with pytest.raises(ValueError, match=r"\(\.\.\., C, H, W\)"):
         psnr(a[0], a[0])
     with pytest.raises(ValueError, match="model must return"):

@@ -113,6 +113,24 @@ def test_a_grey_picture_is_its_own_luminance(picture: Tensor) -> None:
     assert squeezed - came == pytest.approx(20 * math.log10(255 / 219), abs=1e-6)
 
 
+def test_a_coloured_result_of_a_grey_picture_counts_in_luminance(picture: Tensor) -> None:
+    """Oracle: numpy, the weights of BT.601 by themselves: 0.299, 0.587, 0.114; no channel stands for all three."""
+    grey = picture[1:2]
+    hr = pair(grey, 2)[1]
+    change = torch.tensor([0.05, -0.02, 0.03], dtype=torch.float64).view(3, 1, 1)
+    came = score(grey, lambda lr, size: (hr + change).clamp(0, 1), 2)
+    result = eight_bits((hr + change).numpy()) / 255
+    plane = np.tensordot(np.array([65.481, 128.553, 24.966]) / 219, result, 1)[None, 2:-2, 2:-2]
+    original = hr[:1, 2:-2, 2:-2].numpy()
+    assert came[0] == pytest.approx(skimage.metrics.peak_signal_noise_ratio(original, plane, data_range=1), abs=1e-9)
+    assert came[1] == pytest.approx(
+        skimage.metrics.structural_similarity(
+            plane[0], original[0], data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        ),
+        abs=1e-9,
+    )
+
+
 def test_the_result_is_clamped_and_rounded(picture: Tensor) -> None:
     """Law: what no 8-bit file can hold does not count."""
 

@@ -1,7 +1,6 @@
 """EDSR for one scale each, on RGB, its output added to the bicubic enlargement."""
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from course_lib import datasets
-from course_lib.colour import luminance
 from course_lib.datasets.pairs import SRPairs
 from course_lib.super_resolution import metrics
 from course_lib.super_resolution.edsr import EDSR
@@ -104,14 +102,9 @@ def scores(model: nn.Module, scales: Sequence[float]) -> dict[str, float]:
     enlarge = metrics.enlarger(model)
     found = {}
     for scale in scales:
-        border, pairs = math.ceil(scale), _shrunk(scale)
-        total = 0.0
-        for lr, hr in pairs:
-            sr = enlarge(lr, (hr.shape[-2], hr.shape[-1]))
-            sr = (255 * sr.clamp(0, 1) + 0.5).floor() / 255
-            sr, hr = (metrics.shave(luminance(picture), border) for picture in (sr, hr))
-            total += float(metrics.psnr(sr, hr))
-        found[f"psnr_{name}_x{scale:g}"] = total / len(pairs)
+        pairs = _shrunk(scale)
+        results = (metrics.compared(enlarge(lr, (hr.shape[-2], hr.shape[-1])), hr, scale) for lr, hr in pairs)
+        found[f"psnr_{name}_x{scale:g}"] = sum(float(metrics.psnr(*result)) for result in results) / len(pairs)
     return found
 
 

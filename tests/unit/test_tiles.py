@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from course_lib.super_resolution import tiles
 from course_lib.super_resolution.edsr import EDSR
@@ -124,9 +125,14 @@ def test_strips_of_a_tile_are_made_from_kept_features(
 @torch.no_grad()
 def test_batches_other_kinds_of_numbers_and_no_gradients(models: dict[str, nn.Module]) -> None:
     lr = picture(12, 14).expand(2, 1, 3, 12, 14).double()
+    graphs: list[bool] = []
     for name in ("edsr x2", "liif added"):
+        hook = register_module_forward_hook(lambda *told: graphs.append(torch.is_grad_enabled()))
         with torch.enable_grad():
             result = tiled(models[name], lr, scale=2, tile=7)
+        hook.remove()
+        assert graphs
+        assert not any(graphs)  # a graph of one tile already takes many times its memory
         assert result.shape == (2, 1, 3, 24, 28)
         assert result.dtype == torch.float64
         assert not result.requires_grad

@@ -67,24 +67,27 @@ class MetaSR(AnyScale):
         return height, width
 
     def steps(self, lr_size: Sequence[int], size: Sequence[int], scale: Scale | None) -> tuple[Fraction, Fraction]:
-        """Return 1 / r for both axes; where a size was asked, r is the larger of the two quotients.
+        """Return 1 / r for both axes; where a size was asked, small / large of each, and the picture's edges meet.
 
-        Then the other axis ends before the small picture does. Raises ValueError for r < 1, and for a size of another
-        shape than the small picture's, of which a part would be missing.
+        Sizes are rounded, so that those two may differ a little; the filters are told the larger r. Raises ValueError
+        for r < 1, and for a size of another shape than the small picture's, for which one r would not do.
         """
+        if scale is not None:
+            r = check_scale(scale)
+            return 1 / r, 1 / r
         (h, w), (height, width) = lr_size, size
-        r = max(Fraction(height, h), Fraction(width, w)) if scale is None else check_scale(scale)
-        if r < 1:
+        if height < h or width < w:
             raise ValueError(
                 f"size must be at least {h} x {w}, the network makes no picture smaller; got {tuple(size)}"
             )
+        r = max(Fraction(height, h), Fraction(width, w))
         # sizes that come from one scale, rounded up or down on each axis, are at most this much apart
         if any(r * n - out > Fraction(n, min(h, w)) + 1 for n, out in ((h, height), (w, width))):
             raise ValueError(
                 f"size must have the shape of the small picture, about {round(r * h)} x {round(r * w)}, because there "
                 f"is one scale for both axes; got {height} x {width}"
             )
-        return 1 / r, 1 / r
+        return Fraction(h, height), Fraction(w, width)
 
     def prepare(self, lr: Tensor) -> Tensor:
         """Return pictures in [0, 1] in the encoder's own range."""
@@ -137,8 +140,8 @@ def _places(coordinates: Tensor, cells: Tensor, size: Tensor) -> tuple[Tensor, T
 
     A place that misses the next small pixel by no more than rounding can do is in it, with offset 0.
     """
-    step = (cells * size / 2).amin(-1)  # 1 / r
-    at = ((coordinates + 1) / cells - 0.5) * step[..., None]
+    step = cells * size / 2  # 1 / r of each axis
+    at = ((coordinates + 1) / cells - 0.5) * step
     slack = 4 * torch.finfo(torch.float32).eps * size  # coordinates mostly come from float32
     small = torch.minimum((at + slack).floor().clamp_min(0), size - 1)
-    return small.long(), (at - small).clamp(0, 1), 1 / step
+    return small.long(), (at - small).clamp(0, 1), 1 / step.amin(-1)

@@ -124,22 +124,23 @@ class FilterNetwork(nn.Module):
 def upscale(features: Tensor, net: FilterNetwork, rows: Span, columns: Span) -> Tensor:
     """Return the window (B, 3, n, m) of features (B, C, h, w) at hand, by the form that takes fewer multiplications.
 
-    Zeros outside the small picture. Differentiable. Raises ValueError where features are not those of the spans, the
-    two steps are not the same, or the piece lacks what is read. Hu et al. 2019, equations 1-6.
+    Zeros outside the small picture. Differentiable. Two different steps, those of a size that was rounded, are taken by
+    the re-associated form. Raises ValueError where features are not those of the spans, a step is above 1, or the piece
+    lacks what is read. Hu et al. 2019, equations 1-6.
     """
     if tuple(features.shape[1:]) != (net.channels, rows.have, columns.have):
         raise ValueError(
             f"features must be (B, {net.channels}, {rows.have}, {columns.have}), got {tuple(features.shape)}"
         )
-    if rows.step != columns.step or rows.step > 1:
-        raise ValueError(f"rows and columns must have one step of at most 1, got {rows.step} and {columns.step}")
+    if max(rows.step, columns.step) > 1:
+        raise ValueError(f"rows and columns must have steps of at most 1, got {rows.step} and {columns.step}")
     for span in (rows, columns):
         low, high = owners(span)
         if high > span.n_in:
             raise ValueError(f"outputs must lie in small pixels 0 to {span.n_in - 1}, got some in {high - 1}")
         span.here(max(low - 1, 0), min(high + 1, span.n_in))
     by_class, reassociated = costs(net, len(features), rows, columns)
-    if by_class > reassociated:
+    if rows.step != columns.step or by_class > reassociated:
         return upscale_reassociated(features, net, rows, columns)
     return (upscale_shuffled if rows.step.numerator == 1 else upscale_by_class)(features, net, rows, columns)
 
@@ -232,11 +233,14 @@ def _strided(strip: Tensor, filters: Tensor, q: int, owned: tuple[int, int]) -> 
 
 
 def upscale_reassociated(features: Tensor, net: FilterNetwork, rows: Span, columns: Span) -> Tensor:
-    """Return what `upscale` does, in the re-associated form: one row of small pixels after the other."""
+    """Return what `upscale` does, in the re-associated form: one row of small pixels after the other.
+
+    Of two different steps the filters are told the smaller one, the larger r.
+    """
     (top, bottom), (left, right) = owners(rows), owners(columns)
     padded = F.pad(features, _margins(columns, left, right) + _margins(rows, top, bottom))
     (_, down), (small, across) = (_places(span, features) for span in (rows, columns))
-    index, scale = (small - left).to(features.device), float(1 / rows.step)
+    index, scale = (small - left).to(features.device), float(1 / min(rows.step, columns.step))
     lines = []
     for y, codes in enumerate(_code_lines(padded, net), start=top):
         first, end = (min(max(math.ceil(at / rows.step) - rows.first, 0), rows.length) for at in (y, y + 1))

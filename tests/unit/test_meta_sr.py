@@ -1,5 +1,6 @@
 """Meta-SR. Oracles: the plain form (one output pixel after the other), Fraction arithmetic, and the sheet's numbers."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from course_lib import datasets
 from course_lib.plain.meta_sr import location, meta_upscale_chunked, meta_upscale_plain, place
 from course_lib.super_resolution.any_scale import Span, bicubic_window
 from course_lib.super_resolution.meta_sr import MetaSR
@@ -20,6 +22,7 @@ from course_lib.super_resolution.meta_upscale import (
     upscale_reassociated,
     upscale_shuffled,
 )
+from course_lib.super_resolution.metrics import enlarger, score
 from course_lib.upsampling.grids import as_fraction
 
 PI = 3.1415926
@@ -240,9 +243,9 @@ def test_added_and_ranges() -> None:
 
 
 def test_one_scale_for_both_axes() -> None:
-    """Oracle: sizes of one scale, rounded either way, are served with the larger quotient; another shape is refused."""
+    """Oracle: of sizes of one scale, rounded either way, the edges meet on each axis; another shape is refused."""
     model = made()
-    assert model.steps((10, 12), (23, 28), None) == (Fraction(3, 7), Fraction(3, 7))
+    assert model.steps((10, 12), (23, 28), None) == (Fraction(10, 23), Fraction(12, 28))
     assert model.steps((10, 12), (23, 27), 2.3) == (Fraction(10, 23), Fraction(10, 23))
     lr = torch.rand(1, 3, 10, 12, dtype=torch.float64)
     assert model(lr, size=(23, 28)).shape == (1, 3, 23, 28)
@@ -252,13 +255,57 @@ def test_one_scale_for_both_axes() -> None:
         model(lr, size=(9, 11))
 
 
+@pytest.mark.parametrize("size", [(8, 11), (7, 10), (15, 21)])
+def test_a_rounded_size_ends_where_the_picture_does(size: tuple[int, int]) -> None:
+    """Oracle: who owns an output and where in it, in fractions axis by axis; the larger r for all, pixel by pixel."""
+    net, features = network(), numbers(1, 3, 5, 7)
+    rows, columns = (Span.whole(n, m) for n, m in zip((5, 7), size, strict=True))
+    around = torch.nn.functional.pad(features[0], (1, 1, 1, 1))
+    r = max(Fraction(m, n) for n, m in zip((5, 7), size, strict=True))
+    expected = torch.empty(3, *size, dtype=torch.float64)
+    for i, j in itertools.product(*map(range, size)):
+        y, x = Fraction(5 * i, size[0]), Fraction(7 * j, size[1])
+        v = torch.tensor([float(part) for part in (1 / r, y % 1, x % 1)], dtype=torch.float64)
+        patch = around[:, math.floor(y) : math.floor(y) + 3, math.floor(x) : math.floor(x) + 3]
+        expected[:, i, j] = (patch[..., None] * net(v).view(-1, 3, 3, 3)).sum((0, 1, 2))
+    torch.testing.assert_close(upscale(features, net, rows, columns)[0], expected, rtol=0, atol=1e-12)
+    down, across = rows.part(2, size[0] - 1, 2), columns.part(3, 8, 2)
+    piece = features[..., down.origin : down.origin + down.have, across.origin : across.origin + across.have]
+    window = upscale(piece, net, down, across)[0]
+    torch.testing.assert_close(window, expected[:, 2 : size[0] - 1, 3:8], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [(12, 18), (11, 17), (13, 19)])
+def test_predict_is_forward_at_single_places(size: tuple[int, int]) -> None:
+    """Oracle: `forward` with the size that the cells say, the bicubic picture below included."""
+    model, (height, width) = made(added=True), size
+    lr = torch.rand(2, 3, 6, 9, dtype=torch.float64)
+    axes = [(2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1 for n in size]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 1).expand(2, -1, 2)
+    cells = torch.tensor([2 / height, 2 / width], dtype=torch.float64).expand_as(places)
+    with torch.no_grad():
+        expected = model(lr, size=size)
+        came = model.predict(lr, places, cells).mT.reshape(expected.shape)
+    torch.testing.assert_close(came, expected, rtol=0, atol=1e-11)
+
+
+def test_a_size_is_measured_without_a_shift() -> None:
+    """Oracle: bicubic by `resize`: a network that adds nothing is worth as much, also where x1.5 is rounded."""
+    model = made(added=True)
+    for part in model.filters.last.parameters():
+        torch.nn.init.zeros_(part)
+    picture = datasets.from_uint8(datasets.to_uint8(datasets.photograph("chelsea", (53, 74))))
+    came, expected = (score(picture, enlarger(one), 1.5)[0] for one in (model, "bicubic"))
+    assert came == pytest.approx(expected, abs=1e-6)
+
+
 def test_errors_name_the_argument() -> None:
     """Oracle: the message says what came and what was expected, before any work."""
     net, (rows, columns) = network(), spans(4, 5, 2)
     with pytest.raises(ValueError, match=r"features must be \(B, 3, 4, 5\), got \(1, 3, 5, 4\)"):
         upscale(numbers(1, 3, 5, 4), net, rows, columns)
-    with pytest.raises(ValueError, match="rows and columns must have one step of at most 1"):
-        upscale(numbers(1, 3, 4, 5), net, rows, spans(4, 5, 1.5)[1])
+    with pytest.raises(ValueError, match="rows and columns must have steps of at most 1, got 1/2 and 5/4"):
+        upscale(numbers(1, 3, 4, 5), net, rows, Span.whole(5, 4))
     with pytest.raises(ValueError, match="outputs must lie in small pixels 0 to 3, got some in 4"):
         upscale(numbers(1, 3, 4, 5), net, Span.whole(4, 9, Fraction(1, 2)), columns)
     with pytest.raises(ValueError, match="the piece must hold small pixels"):

@@ -22,10 +22,11 @@ from course_lib.super_resolution.espcn import ESPCN
 from course_lib.training import Data, recipes, train
 from course_lib.training.recipes.espcn import EspcnRecipe
 
-NAMES = ("edsr-tiny-x2", "edsr-tiny-x3", "espcn-x3", "espcn-x3-added", "liif-tiny", "metasr-tiny")
+NAMES = ("edsr-tiny-x2", "edsr-tiny-x3", "edsr-tiny-x4", "espcn-x3", "espcn-x3-added", "liif-tiny", "metasr-tiny")
 PARAMETERS = {
     "edsr-tiny-x2": 195_971,
     "edsr-tiny-x3": 242_211,
+    "edsr-tiny-x4": 232_963,
     "espcn-x3": 22_729,
     "espcn-x3-added": 22_729,
     "liif-tiny": 205_155,

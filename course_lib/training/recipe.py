@@ -77,6 +77,13 @@ class Recipe(ABC):
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
                 raise ValueError(f"{name} of the recipe {self.name} must be a positive number, got {value!r}")
 
+    def check_flags(self, *names: str) -> None:
+        """Raise ValueError for fields that are neither True nor False."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} of the recipe {self.name} must be True or False, got {value!r}")
+
     @abstractmethod
     def model(self) -> nn.Module:
         """Return the untrained model; torch, NumPy and `random` have been seeded with `seed` just before.

@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Tensor, ...]]:
     """Two small 8-bit pictures in place of Set5."""
     arrays = [datasets.to_uint8(datasets.photograph(name, (44, 60))) for name in ("chelsea", "coffee")]
     pictures = tuple(datasets.from_uint8(array) for array in arrays)
-    monkeypatch.setattr(edsr, "_shown", lambda: ("small", pictures))
+    monkeypatch.setattr(edsr, "shown", lambda: ("small", pictures))
     edsr._shrunk.cache_clear()
     yield pictures
     edsr._shrunk.cache_clear()
@@ -138,6 +138,7 @@ def test_the_curve_shows_the_psnr_of_the_benchmark(name: str, small: tuple[Tenso
         ("liif-tiny", "local_ensemble", ["no"]),
         ("liif-tiny", "warm_up", [-1]),
         ("liif-tiny", "aim", ["high"]),
+        ("metasr-tiny", "hidden", [(96, 96), ()]),
         ("edsr-tiny-x2", "scale", [1, 2.0]),
         ("edsr-tiny-x2", "blocks", [0]),
         ("edsr-tiny-x2", "data_range", [-1]),
@@ -152,3 +153,5 @@ def test_fields_out_of_range_are_refused(name: str, field: str, values: list[Any
             recipes.get(name, **{field: value})
         assert name in str(caught.value)
     assert isinstance(recipes.get("liif-tiny"), AnyScaleRecipe)
+    with pytest.raises(ValueError, match=r"hidden of the recipe liif-tiny must be one width for metasr, got \(96, 96"):
+        recipes.get("liif-tiny", network="metasr")

@@ -216,7 +216,7 @@ def test_validation_takes_photographs_where_there_is_no_set(monkeypatch: pytest.
         raise datasets.DataMissing(name)
 
     monkeypatch.setattr(module.datasets, "pictures", missing)
-    module._shown.cache_clear()
+    module.shown.cache_clear()
     module._bicubic.cache_clear()
     try:
         recipe = recipes.get("espcn-x3-added")
@@ -227,7 +227,7 @@ def test_validation_takes_photographs_where_there_is_no_set(monkeypatch: pytest.
         assert values["psnr_photographs"] == pytest.approx(values["bicubic_photographs"], abs=0.01)
         assert values["bicubic_photographs"] == pytest.approx(30.2, abs=3)
     finally:
-        module._shown.cache_clear()
+        module.shown.cache_clear()
         module._bicubic.cache_clear()
 
 

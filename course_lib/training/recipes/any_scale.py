@@ -29,10 +29,10 @@ class AnyScaleRecipe(Recipe):
     """Mean absolute error at random places of random patches, Adam, warm-up and cosine.
 
     network, encoder, added: what is trained, and whether its output is added to bicubic. hidden: widths of LIIF's
-    decoder, or the one of Meta-SR's weight network. local_ensemble, feature_unfolding, cell_decoding: LIIF's switches.
-    patch, queries, scales: see `AnyScalePairs`. rate: largest learning rate of Adam. small: what an added output's last
-    layer starts from, times PyTorch's own. shown: scales that the curve shows. aim: PSNR on Set5 at x2 in dB that the
-    card tells as reached or not.
+    decoder, or a tuple of the one of Meta-SR's weight network. local_ensemble, feature_unfolding, cell_decoding: LIIF's
+    switches. patch, queries, scales: see `AnyScalePairs`. rate: largest learning rate of Adam. small: what an added
+    output's last layer starts from, times PyTorch's own. shown: scales that the curve shows. aim: PSNR on Set5 at x2 in
+    dB that the card tells as reached or not.
     """
 
     network: Network = "liif"
@@ -62,10 +62,9 @@ class AnyScaleRecipe(Recipe):
         self.check_whole(1, "patch", "queries")
         self.check_whole(0, "warm_up")
         self.check_positive("rate", "small")
-        for field in ("added", *_SWITCHES):
-            value = getattr(self, field)
-            if not isinstance(value, bool):
-                raise ValueError(f"{field} of the recipe {self.name} must be True or False, got {value!r}")
+        self.check_flags("added", *_SWITCHES)
+        if self.network == "metasr" and len(self.hidden) != 1:
+            raise ValueError(f"hidden of the recipe {self.name} must be one width for metasr, got {self.hidden!r}")
         if self.aim is not None:
             self.check_positive("aim")
 

@@ -9,14 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from course_lib import datasets
 from course_lib.datasets.pairs import SRPairs
 from course_lib.super_resolution import metrics
 from course_lib.super_resolution.edsr import EDSR
 from course_lib.training.recipe import Data, Recipe
+from course_lib.training.recipes.espcn import shown
 from course_lib.training.schedules import warm_up_cosine
-
-_SHOWN = ("astronaut", "chelsea", "coffee")  # where Set5 is not at hand; then the network has seen them in training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +46,7 @@ class EdsrRecipe(Recipe):
         self.check_whole(1, "blocks", "channels", "patch")
         self.check_whole(0, "warm_up")
         self.check_positive("data_range", "rate", "small")
-        if not isinstance(self.added, bool):
-            raise ValueError(f"added of the recipe {self.name} must be True or False, got {self.added!r}")
+        self.check_flags("added")
         if self.aim is not None:
             self.check_positive("aim")
 
@@ -98,7 +95,7 @@ def scores(model: nn.Module, scales: Sequence[float]) -> dict[str, float]:
 
     The protocol is "benchmark" of `super_resolution.metrics.score`: luminance, a border of ceil(scale) pixels cut.
     """
-    name = _shown()[0]
+    name = shown()[0]
     enlarge = metrics.enlarger(model)
     found = {}
     for scale in scales:
@@ -110,15 +107,7 @@ def scores(model: nn.Module, scales: Sequence[float]) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=16)
 def _shrunk(scale: float) -> tuple[tuple[Tensor, Tensor], ...]:
-    return tuple(metrics.pair(picture, scale) for picture in _shown()[1])
-
-
-@functools.cache
-def _shown() -> tuple[str, tuple[Tensor, ...]]:
-    try:
-        return "Set5", tuple(datasets.from_uint8(array) for _, array in datasets.pictures("Set5"))
-    except datasets.DataMissing:
-        return "photographs", tuple(datasets.photograph(name) for name in _SHOWN)
+    return tuple(metrics.pair(picture, scale) for picture in shown()[1])
 
 
 RECIPES: tuple[Recipe, ...] = tuple(

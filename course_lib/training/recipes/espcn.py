@@ -45,8 +45,7 @@ class EspcnRecipe(Recipe):
         self.check_whole(1, "scale", "patch")
         self.check_whole(0, "warm_up")
         self.check_positive("rate", "last", "contrast")
-        if not isinstance(self.added, bool):
-            raise ValueError(f"added of the recipe {self.name} must be True or False, got {self.added!r}")
+        self.check_flags("added")
         if self.aim is not None:
             self.check_positive("aim")
 
@@ -81,7 +80,7 @@ class EspcnRecipe(Recipe):
 
         Nothing is chosen by it: it is there to be looked at.
         """
-        name, pictures = _shown()
+        name, pictures = shown()
         return {f"psnr_{name}": _psnr(network(model), pictures, self.scale), f"bicubic_{name}": _bicubic(self.scale)}
 
 
@@ -106,7 +105,8 @@ def start(model: ESPCN, contrast: float) -> None:
 
 
 @functools.cache
-def _shown() -> tuple[str, tuple[Tensor, ...]]:
+def shown() -> tuple[str, tuple[Tensor, ...]]:
+    """Return the pictures that a curve is measured on and their name: Set5, or photographs where it is not at hand."""
     try:
         return "Set5", tuple(datasets.from_uint8(array) for _, array in datasets.pictures("Set5"))
     except datasets.DataMissing:
@@ -115,7 +115,7 @@ def _shown() -> tuple[str, tuple[Tensor, ...]]:
 
 @functools.cache
 def _bicubic(scale: int) -> float:
-    return _psnr(lambda low, r: resize(low, scale=r, method="bicubic", border="symmetric"), _shown()[1], scale)
+    return _psnr(lambda low, r: resize(low, scale=r, method="bicubic", border="symmetric"), shown()[1], scale)
 
 
 def _psnr(model: Callable[[Tensor, int], Tensor], pictures: tuple[Tensor, ...], scale: int) -> float:

@@ -128,7 +128,7 @@ class MetaSR(AnyScale):
         if rgb.dtype in (torch.float16, torch.bfloat16):
             rgb = rgb.float()
         if not self.mean_shift:
-            return rgb / 2 if self.added else rgb / 2 + 0.5
+            return rgb / 2 if self.added else (rgb / 2).add_(0.5)
         if self.add is not None:
             with torch.autocast(rgb.device.type, enabled=False):
                 rgb = self.add(rgb[..., None] if rgb.dim() == 3 else rgb).reshape(rgb.shape)

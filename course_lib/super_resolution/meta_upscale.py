@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.super_resolution.any_scale import Span
+from course_lib.super_resolution.kept import Kept
 from course_lib.upsampling.grids import Scale, as_fraction, check_length
 
 _BLOCK = 2**20  # numbers made at once in the re-associated form
@@ -67,7 +69,8 @@ def check_scale(scale: Scale) -> Fraction:
 class FilterNetwork(nn.Module):
     """The weight prediction network: from the place of an output to its filters (Hu et al. 2019, equation 6).
 
-    channels: of the features (C). width: of the hidden layer (K). Linear(3, K), ReLU, Linear(K, 27 C).
+    channels: of the features (C). width: of the hidden layer (K). Linear(3, K), ReLU, Linear(K, 27 C). In eval mode and
+    without gradients the filters of the last whole scale are kept, see `kept.Kept` for when they are made anew.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -75,6 +78,11 @@ class FilterNetwork(nn.Module):
         super().__init__()
         self.channels, self.width = channels, width
         self.first, self.last = nn.Linear(3, width), nn.Linear(width, 27 * channels)
+        self.kept = Kept()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self.kept.forget()  # moved to another device or dtype: old weights are not held
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
 
     def forward(self, v: Tensor) -> Tensor:
         """Return filters (..., 27 C) for v (..., 3) = (1 / r, offset down, offset right).
@@ -98,6 +106,21 @@ class FilterNetwork(nn.Module):
         """Return the filters of hidden layers (..., K) as kernels of convolutions: (3, ..., C, 3, 3)."""
         filters: Tensor = self.last(hidden.to(self.last.weight.dtype))
         return filters.view(*hidden.shape[:-1], self.channels, 3, 3, 3).movedim(-1, 0)
+
+    def shuffled(self, r: int, features: Tensor) -> Tensor:
+        """Return the convolution (3 r^2, C, 3, 3) that a whole scale r takes, in the order of a pixel shuffle."""
+
+        def make() -> Tensor:
+            offsets = _tensor([i / r for i in range(r)], features)
+            return self.kernels(self.hidden(r, offsets[:, None], offsets)).flatten(0, 2)
+
+        layers = self.first, self.last
+        if self.training or any(type(a) is not nn.Linear or a._forward_hooks or a._forward_pre_hooks for a in layers):
+            return make()  # these layers may depend on more than their parameters
+        device = features.device.type
+        half = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        parameters = [self.first.weight, self.first.bias, self.last.weight, self.last.bias]
+        return self.kept.get(parameters, (r, features.dtype == torch.float64, features.device, half), make)
 
     def by_colour(self) -> tuple[Tensor, Tensor]:
         """Return the last layer's weight (3, 3, 3, C, K) and bias (3, 3, 3, C): colour, row, column, channel."""
@@ -175,12 +198,13 @@ def upscale_shuffled(features: Tensor, net: FilterNetwork, rows: Span, columns: 
     r = rows.step.denominator
     (top, bottom), (left, right) = owners(rows), owners(columns)
     around = (*_margins(columns, left, right), *_margins(rows, top, bottom))
-    offsets = _tensor([i / r for i in range(r)], features)
-    kernel = net.kernels(net.hidden(r, offsets[:, None], offsets)).flatten(0, 2)  # (3 r r, C, 3, 3)
     if around == (1, 1, 1, 1):  # the convolution pads, and nothing is copied
-        large = F.pixel_shuffle(F.conv2d(features, kernel, padding=1), r)
+        small = F.conv2d(features, net.shuffled(r, features), padding=1)
     else:
-        large = F.pixel_shuffle(F.conv2d(F.pad(features, around), kernel), r)
+        small = F.conv2d(F.pad(features, around), net.shuffled(r, features))
+    height, width = small.shape[-2:]
+    parts = small.view(len(small), 3, r, r, height, width).permute(0, 1, 4, 2, 5, 3)  # a pixel shuffle, in one copy
+    large = parts.reshape(len(small), 3, height * r, width * r)
     i, j = rows.first - top * r, columns.first - left * r
     return large[..., i : i + rows.length, j : j + columns.length]
 

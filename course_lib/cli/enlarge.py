@@ -157,7 +157,9 @@ def _folder(pairs: list[tuple[Path, Path]], out: Path, wish: "Wish", force: bool
         if new and not any(out.iterdir()):
             out.rmdir()
         raise
-    typer.echo(f"{out}: {done.made} made, {done.skipped} already there, {len(done.failed)} not made")
+    who = f"process {process.rank + 1} of {process.world}, " if process.world > 1 else ""
+    typer.echo(f"{who}{out}: {done.made} made, {done.skipped} already there, {len(done.failed)} not made")
+    process.leave(bool(done.failed))
     if done.failed:
         raise ValueError(f"not enlarged: {', '.join(done.failed)}")
 

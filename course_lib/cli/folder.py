@@ -1,6 +1,7 @@
 """`course upscale` for a folder: every picture in it, shared out over the processes that torchrun started."""
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from course_lib.datasets import UnreadablePicture
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".pnm")
 """Extensions of the files in a folder that are taken for pictures, in lower case."""
+_POLL = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,26 @@ class Process:
     def device(self, wanted: str) -> str:
         """Return this process's own GPU where "cuda" is wanted, else what is wanted."""
         return f"cuda:{self.local}" if wanted == "cuda" and self.world > 1 else wanted
+
+    def leave(self, failed: bool) -> None:
+        """Tell torchrun's other processes that this one is through, and where it failed wait until all are.
+
+        torchrun stops all processes as soon as one ends with an error, in the middle of their pictures.
+        """
+        if self.world == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
+            return
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        through = f"course upscale {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}"
+        try:
+            # torchrun's own process answers there, as long as any of its processes works
+            store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+            count = store.add(through, 1)
+            while failed and count < self.world:
+                time.sleep(_POLL)
+                count = store.add(through, 0)
+        except RuntimeError as error:
+            raise OSError(f"the other processes of torchrun cannot be reached: {error}") from error
 
 
 @dataclass(frozen=True)

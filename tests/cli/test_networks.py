@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from typer.testing import CliRunner
 
 from course_lib import checkpoints, datasets, measurements
-from course_lib.cli import app, networks
+from course_lib.cli import app, folder, networks
 from course_lib.cli import evaluate as evaluating
 from course_lib.datasets import Samples
 from course_lib.super_resolution.edsr import EDSR
@@ -282,11 +284,30 @@ def test_processes_share_a_folder(holiday: Path, tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    told = [process.communicate(timeout=120)[0] for process in both]
+    told = [process.communicate(timeout=600)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert "3 made" in told[0]
     assert "2 made" in told[1]
     assert sorted(path.name for path in (tmp_path / "large").iterdir()) == [f"{k}.png" for k in range(5)]
+
+
+def test_a_failed_process_waits_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: torchrun stops all processes when one fails, so it must not end before the others are through; those
+    that did not fail go at once. A store of our own stands for torchrun's.
+    """
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    told = {"MASTER_ADDR": "localhost", "MASTER_PORT": store.port, "TORCHELASTIC_RUN_ID": "x"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(folder, "_POLL", 0.01)
+    failed = threading.Thread(target=folder.Process(0, 3, 0).leave, args=[True])
+    failed.start()
+    for rank in (1, 2):
+        failed.join(0.2)
+        assert failed.is_alive()
+        folder.Process(rank, 3, rank).leave(False)
+    failed.join(60)
+    assert not failed.is_alive()
 
 
 def test_the_environment_of_processes(holiday: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

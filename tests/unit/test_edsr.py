@@ -11,6 +11,7 @@ from course_lib import checkpoints
 from course_lib.super_resolution.edsr import EDSR, EDSREncoder, ResidualBlock
 from course_lib.super_resolution.layers import MeanShift, Tail
 from course_lib.upsampling import resize
+from tests.unit.reach import influence
 
 
 def made(scale: int, **options: Any) -> EDSR:
@@ -138,17 +139,6 @@ def test_the_result_has_the_pictures_dtype(added: bool) -> None:
     assert (mixed.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(mixed, expected, rtol=0, atol=0.002)
     torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.02)
-
-
-def influence(model: torch.nn.Module, lr: Tensor, place: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Return how far up, down, left and right of small pixel `place` its outputs depend on the picture."""
-    y, x = place
-    scale = getattr(model, "scale", 1)
-    lr = lr.clone().requires_grad_()
-    block = model(lr)[..., scale * y : scale * (y + 1), scale * x : scale * (x + 1)]
-    (gradient,) = torch.autograd.grad(block.sum(), lr)
-    rows, columns = (gradient.abs().sum(dim=dims).nonzero().flatten().tolist() for dims in ((0, 1, 3), (0, 1, 2)))
-    return y - rows[0], rows[-1] - y, x - columns[0], columns[-1] - x
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])

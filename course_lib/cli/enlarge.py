@@ -108,9 +108,9 @@ def upscale(
       torchrun --nproc-per-node 4 --no-python course upscale holiday --model liif-tiny --scale 2 --out big --device cuda
 
     A 24-megapixel photograph needs less than 2 GB of memory for PNG and TIFF, however large the result: it is made in
-    strips. A network makes it in tiles: 6 megapixels at x2 take 1.4 GB with liif-tiny. Orientation (turned upright), transparency,
-    grey, 16 bits a sample and the colour profile are kept; other metadata is not. The result appears at once when it is
-    complete; Ctrl-C leaves nothing behind.
+    strips. A network makes it in tiles: 6 megapixels at x2 take 1.4 GB with liif-tiny. Orientation (turned upright),
+    transparency, grey, 16 bits a sample and the colour profile are kept; other metadata is not. The result appears at
+    once when it is complete; Ctrl-C leaves nothing behind.
 
     Of a folder, every picture is enlarged; results that are there already are not made again, so that the same command
     goes on where it was stopped. Pictures that cannot be read are named at the end (exit code 1). Under torchrun,

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,35 @@ def medians(
         if done is not None:
             done()
     return {name: statistics.median(runs) for name, runs in seconds.items()}
+
+
+def least(
+    functions: Mapping[str, Callable[[], Any]], repeats: int, device: str = "cpu", seconds: float = 0.0
+) -> dict[str, float]:
+    """Return the least seconds of each function; they take turns, `repeats` times and until `seconds` are over.
+
+    One run of each comes before and is not counted. On CUDA the clock waits for the device. On a CPU with one thread it
+    counts this process's own processor time, which work of others on the machine changes little. Raises ValueError for
+    repeats < 1.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be at least 1, got {repeats}")
+    cuda = torch.device(device).type == "cuda"
+    wait = torch.cuda.synchronize if cuda else _nothing
+    clock = time.perf_counter if cuda or torch.get_num_threads() > 1 else time.process_time
+    for function in functions.values():
+        function()
+    wait()
+    found = dict.fromkeys(functions, math.inf)
+    begin, rounds = clock(), 0
+    while rounds < repeats or clock() - begin < seconds:
+        for name, function in functions.items():
+            start = clock()
+            function()
+            wait()
+            found[name] = min(found[name], clock() - start)
+        rounds += 1
+    return found
 
 
 def _nothing() -> None:

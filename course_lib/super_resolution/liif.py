@@ -23,6 +23,7 @@ from course_lib.super_resolution.any_scale import AnyScale, Span
 from course_lib.upsampling.grids import Scale, as_fraction, check_length
 
 _NUMBERS_CPU, _NUMBERS_GPU = 2**19, 2**25  # of one layer for one block; on a CPU two megabytes for each thread
+_MOST_NUMBERS_CPU = 2**22  # however many threads there are: two such pieces of memory are held
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,10 @@ class LIIF(AnyScale):
 
     def _most_rows(self, device: torch.device) -> int:
         """Return how many rows go through the layers together: those of one core's cache, for every core."""
-        numbers = _NUMBERS_CPU * torch.get_num_threads() if device.type == "cpu" else _NUMBERS_GPU
+        if device.type == "cpu":
+            numbers = min(_NUMBERS_CPU * torch.get_num_threads(), _MOST_NUMBERS_CPU)
+        else:
+            numbers = _NUMBERS_GPU
         return max(4, numbers // max(self.hidden))
 
     def _scratch(self, codes: Tensor, rows: int) -> _Scratch | None:

@@ -9,7 +9,7 @@ import torch
 
 from course_lib.bench import resize as bench
 from course_lib.bench.slider import _fresh
-from course_lib.bench.timing import cpu_threads, medians
+from course_lib.bench.timing import cpu_threads, least, medians
 
 
 def test_medians_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +28,29 @@ def test_medians_take_turns_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> 
     assert seconds == {"slow": 5.0, "fast": 0.0}
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         medians({}, 0)
+
+
+@pytest.mark.parametrize(("threads", "name"), [(1, "process_time"), (2, "perf_counter")])
+def test_least_takes_turns_until_time_is_over(monkeypatch: pytest.MonkeyPatch, threads: int, name: str) -> None:
+    """Oracle: the order of the calls, and a clock that only the calls move: the processor's with one thread."""
+    calls: list[str] = []
+    clock = [0.0]
+    monkeypatch.setattr(time, name, lambda: clock[0])
+    durations = iter([1.0, 5.0, 3.0, 7.0])  # the first is the warm-up's, which does not count
+
+    def slow() -> None:
+        calls.append("slow")
+        clock[0] += next(durations)
+
+    with cpu_threads(threads):
+        assert least({"slow": slow, "fast": lambda: calls.append("fast")}, 2) == {"slow": 3.0, "fast": 0.0}
+        assert calls == ["slow", "fast"] * 3
+        durations = iter([1.0] * 9)
+        calls.clear()
+        least({"slow": slow}, 2, seconds=5)
+    assert len(calls) == 6
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        least({}, 0)
 
 
 def test_cpu_threads_are_given_back() -> None:

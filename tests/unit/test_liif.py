@@ -113,6 +113,16 @@ def test_memory_does_not_grow_with_the_rows_of_numbers(monkeypatch: pytest.Monke
     assert watch.most <= max(3 * 160 * 160, block, 64 * 144)  # the layer's rows would be 4 * 160 * 160 * 64
 
 
+def test_many_threads_do_not_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: two pieces of 16 MiB of float32, with 8 threads and with 64; two megabytes for a single one."""
+    paper = LIIF("edsr-baseline")
+    taken = {}
+    for threads in (1, 2, 8, 64):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        taken[threads] = 4 * 256 * paper._most_rows(torch.device("cpu")) / 2**20
+    assert taken == {1: 2, 2: 4, 8: 16, 64: 16}
+
+
 def test_half_precision() -> None:
     """Oracle: the same network in float32; its dtype follows the picture's, places stay float32."""
     torch.manual_seed(0)

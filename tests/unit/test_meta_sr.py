@@ -225,6 +225,18 @@ def test_places_stay_exact_under_autocast() -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("mean_shift", [False, True])
+@pytest.mark.parametrize("scale", [2, 2.5, PI])
+def test_half_precision(mean_shift: bool, scale: float) -> None:
+    """Oracle: the same network in float32; the mean colour is added to a picture in float32."""
+    model, lr = made(mean_shift=mean_shift).float(), torch.rand(1, 3, 7, 6)
+    with torch.no_grad():
+        expected = model(lr, scale=scale)
+        half = model.bfloat16()(lr.bfloat16(), scale=scale)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.06)
+
+
 def test_added_and_ranges() -> None:
     """Oracle: the same decoder's numbers, halved and shifted by hand; bicubic below; no mean colour is added to it."""
     lr = torch.rand(1, 3, 6, 5, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """`course upscale`: what it keeps, and that strips are the whole picture."""
 
+import contextlib
 import json
 import resource
 import shutil
@@ -337,22 +338,27 @@ def test_unreadable_pictures_are_refused(tmp_path: Path) -> None:
         assert (tmp_path / "out.png").read_bytes() == b"precious"
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk() -> Iterator[None]:
-    """The operating system refuses to let any file of this process grow beyond 100 bytes."""
+    """The operating system refuses to let any file of this process grow beyond 100 bytes.
+
+    No fixture: what pytest says would be refused as well, where it goes to a file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
-def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, request: pytest.FixtureRequest, suffix: str) -> None:
+def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, suffix: str) -> None:
     """Oracle: the kernel's own refusal in the middle of each writer; the older file survives, alone."""
     source, target = save(tmp_path / "in.png", noise(9, 9, 3)), tmp_path / f"out{suffix}"
     target.write_bytes(b"precious")
-    request.getfixturevalue("small_disk")
-    done = course("upscale", source, "--scale", 9, "--out", target, "--force")
+    with small_disk():
+        done = course("upscale", source, "--scale", 9, "--out", target, "--force")
     assert done.exit_code == 1, repr(done.exception)
     assert "no space left on the disk" in one_line(done.stderr)
     assert target.read_bytes() == b"precious"

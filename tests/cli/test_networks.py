@@ -416,7 +416,11 @@ def test_models_side_by_side(nets: Any, toys: list[Any], tmp_path: Path) -> None
         expected = score(datasets.from_uint8(toys[0]), enlarger(chosen), 3.5)
         assert rows["pictures"]["a"] == pytest.approx(expected, abs=2e-3)
         assert f"{rows['psnr']:.2f} / {rows['ssim']:.4f}" in lines[3]
-    done = course("evaluate", "sr", "--checkpoint", nets["edsr"][0], "--model", "nearest", "--model", "nearest")
+    words = ["--checkpoint", nets["edsr"][0], "--model", "nearest", "--model", "nearest", "--out", out, "--force"]
+    done = course("evaluate", "sr", *words)
+    assert json.loads(out.read_text(encoding="utf-8"))["command"] == (
+        "course evaluate sr --model nearest --checkpoint edsr.safetensors --data Set5 --protocol benchmark"
+    )  # no scale, because one that is named is asked of all
     assert [line.split()[:2] for line in done.stdout.splitlines()[2:]] == [[f"x{k}", ANY] for k in (2, 3, 4)]
     assert [line.split()[-1] == "-" for line in done.stdout.splitlines()[2:]] == [False, True, True]
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import threading
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -138,6 +139,21 @@ def test_notes(nets: Any, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "note: scale 8 is outside x1 to x4" in done.stderr
     assert "seams may show" in done.stderr
+
+
+def test_the_cost_of_tiles_without_seams_is_told() -> None:
+    """Oracle: the pixels that all tiles see, counted one by one, over those of the picture."""
+    network = LIIF("rdn-tiny", (8,))
+    samples, radius = Samples(noise(60, 80, 3)), network.radius
+    seen = sum(
+        (min(60, y + 10 + radius) - max(0, y - radius)) * (min(80, x + 10 + radius) - max(0, x - radius))
+        for y in range(0, 60, 10)
+        for x in range(0, 80, 10)
+    )
+    (note,) = networks.NetworkStrips(network, samples, None, Fraction(2), tile=10).notes
+    assert note.startswith(f"tiles without seams take {seen / 4800:.0f} times the arithmetic here")
+    assert f"looks {radius} pixels around; a larger --tile takes more memory and less time, a smaller --overlap" in note
+    assert not networks.NetworkStrips(network, samples, None, Fraction(2), tile=80).notes
 
 
 USAGE = {

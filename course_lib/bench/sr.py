@@ -21,7 +21,8 @@ from course_lib.super_resolution.liif import LIIF, Neighbours
 
 PROTOCOL = (
     "features of random numbers, random weights of the papers' sizes (LIIF: 64 channels, four hidden layers of 256; "
-    "Meta-SR: 64 channels, 256 hidden), float32, no gradients; the least of all runs but the first, rivals by turns, "
+    "Meta-SR: 64 channels, 256 hidden), float32, no gradients; the least of all runs but the first, rivals by turns "
+    "(of 20 ms where they are fast), "
     "with one CPU thread its processor time, which work of others on the machine changes little. bare: LIIF's first "
     "layer as one convolution and four rows per pixel through its other layers in blocks of 1,024 rows a thread (CUDA: "
     "131,072); Meta-SR x2: a convolution 64 -> 12 and PixelShuffle; encoders: their convolutions alone. plain: the "

@@ -254,6 +254,25 @@ def test_added_and_ranges() -> None:
     assert paper(lr[0], scale=1.5).shape == (3, 9, 7)
 
 
+def test_the_radius_is_the_one_that_is_seen() -> None:
+    """Oracle: gradients. Output 1 of 3 at r = 3/2 belongs to the small pixel before the one its centre lies in."""
+    model = made()
+    n = 2 * model.radius + 5
+    lr = torch.rand(1, 3, n, 3, dtype=torch.float64, requires_grad=True)
+    i = n - n % 3 + 4
+    (gradient,) = torch.autograd.grad(model(lr, scale=1.5)[..., i, 0].sum(), lr)
+    seen = gradient.abs().sum((0, 1, 3)).nonzero()
+    assert math.floor((i + 0.5) / 1.5) - int(seen.min()) == model.radius
+
+
+def test_colours_are_from_0_to_255_where_the_mean_is_shifted() -> None:
+    """Oracle: the difference from black, from which the mean falls out."""
+    lr = torch.rand(1, 3, 4, 5, dtype=torch.float64)
+    shifted, paper = made(mean_shift=True), made()
+    torch.testing.assert_close(shifted.prepare(lr) - shifted.prepare(0 * lr), 255 * lr)
+    torch.testing.assert_close(paper.prepare(lr) - paper.prepare(0 * lr), 2 * lr)
+
+
 def test_one_scale_for_both_axes() -> None:
     """Oracle: of sizes of one scale, rounded either way, the edges meet on each axis; another shape is refused."""
     model = made()

@@ -45,9 +45,9 @@ def least(
 ) -> dict[str, float]:
     """Return the least seconds of each function; they take turns, `repeats` times and until `seconds` are over.
 
-    One run of each comes before and is not counted. A fast function runs up to 20 times in later turns, so that it finds
-    its own numbers in the cache, not its rival's. On CUDA the clock waits for the device. On a CPU with one thread it
-    counts this process's own processor time, which work of others on the machine changes little. Raises ValueError for
+    One run of each comes before and is not counted. A fast function runs up to 20 times in each turn but the first, so
+    that it finds its own numbers in the cache, not its rival's. On CUDA the clock waits for the device. On a CPU with
+    one thread it counts this process's own processor time, which work of others changes little. Raises ValueError for
     repeats < 1.
     """
     if repeats < 1:

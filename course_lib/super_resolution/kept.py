@@ -74,11 +74,11 @@ class Kept:
         made = self._made
         if made is not None and made.key == key and made.holds(plain):
             return made.result
+        # what another thread writes from here on is a change: these sources are no longer the same then
         sources = [_Source.of(parameter) for parameter in plain]
-        made = _Made(key, sources, make())
-        if made.holds(plain):  # else another thread wrote to them meanwhile
-            self._made = made
-        return made.result
+        result = make()
+        self._made = _Made(key, sources, result)
+        return result
 
     def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
         """Copies and pickles begin with nothing."""

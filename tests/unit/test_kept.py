@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from course_lib.super_resolution.any_scale import Span
 from course_lib.super_resolution.kept import Kept
@@ -223,6 +224,22 @@ def test_stand_ins_are_not_kept() -> None:
         born.last.bias.add_(1)
         assert born.kept._made is None
         assert not torch.allclose(made(born), before, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # torch's own
+def test_forward_derivatives() -> None:
+    """Oracle: two pictures that differ by a small change of the weights; a stand-in shares the weights' memory."""
+    net = network()
+    change = torch.randn(net.last.weight.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        before = made(net)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(net.last.weight, change)
+            asked = torch.func.functional_call(_Asks(net), {"net.last.weight": dual}, ())
+            slope = forward_ad.unpack_dual(asked).tangent
+        assert slope is not None
+        net.last.weight += change
+        torch.testing.assert_close(before + slope, made(net))  # the picture is linear in the last layer
 
 
 class _Asks(nn.Module):

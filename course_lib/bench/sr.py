@@ -22,15 +22,15 @@ from course_lib.super_resolution.liif import LIIF, Neighbours
 PROTOCOL = (
     "features of random numbers, random weights of the papers' sizes (LIIF: 64 channels, four hidden layers of 256; "
     "Meta-SR: 64 channels, 256 hidden), float32, no gradients; the least of all runs but the first, rivals by turns "
-    "(of 20 ms where they are fast), "
-    "with one CPU thread its processor time, which work of others on the machine changes little. bare: LIIF's first "
-    "layer as one convolution and four rows per pixel through its other layers in blocks of 1,024 rows a thread (CUDA: "
-    "131,072); Meta-SR x2: a convolution 64 -> 12 and PixelShuffle; encoders: their convolutions alone. plain: the "
-    "official way, 30,000 places at once, codes unfolded for each; Meta-SR: filters predicted for each pixel. LIIF "
-    "48 -> 1440: times of 48 rows of the 1440, memory of all. Meta-SR x2: filters kept from the run before; anew: "
-    "predicted in each run. mib: peak memory above what is there before (CPU: of a fresh process for each, after a run "
-    "at a small size; CUDA: of the allocator). of_limit: arithmetic a second, as a share of a large matrix product's. "
-    "half: ours under autocast beside float32; compile: torch.compile of LIIF's layers, 64 -> 256"
+    "(of 20 ms where they are fast), with one CPU thread its processor time, which work of others on the machine "
+    "changes little. bare: LIIF's first layer as one convolution and four rows per pixel through its other layers in "
+    "blocks of 1,024 rows a thread (CUDA: 131,072); Meta-SR x2: a convolution 64 -> 12 and PixelShuffle; encoders: "
+    "their convolutions alone. plain: the official way, 30,000 places at once, codes unfolded for each; Meta-SR: "
+    "filters predicted for each pixel. LIIF 48 -> 1440: times of 48 rows of the 1440, memory of all. Meta-SR x2: "
+    "filters kept from the run before; anew: predicted in each run. mib: peak memory above what is there before (CPU: "
+    "of a fresh process for each, after a run at a small size, what is freed goes back at once; CUDA: of the "
+    "allocator). of_limit: arithmetic a second, as a share of a large matrix product's. half: ours under autocast "
+    "beside float32; compile: torch.compile of LIIF's layers, 64 -> 256"
 )
 _SECONDS = 1.0
 

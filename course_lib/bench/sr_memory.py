@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from course_lib.bench.sr_cases import CASES
-from course_lib.bench.timing import cpu_threads
+from course_lib.bench.timing import cpu_threads, fresh_memory
 
 _MAIN = "from course_lib.bench.sr_memory import main; main()"
 
@@ -31,6 +31,7 @@ def extra_mib(case: str, form: str, threads: int, small: bool) -> float | None:
 def main() -> None:
     """Print what `extra_mib` returns, in the process that it starts."""
     case, form, threads, small = sys.argv[1:]
+    fresh_memory()  # else the heap keeps some of what is freed, by luck: 200 or 540 MiB for the same work
     with torch.no_grad(), cpu_threads(int(threads)):
         CASES[case]("cpu", True).forms[form]()
         found = risen(CASES[case]("cpu", bool(int(small))).for_memory(form))

@@ -110,7 +110,7 @@ def bench_scenes(
 def bench_sr(
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="Timed runs of each case; the median counts.", **whole(1, 1000))] = 3,
+    repeats: Annotated[int, typer.Option(help="Timed runs of a case; the least counts.", **whole(1, 1000))] = 3,
     save: Save = False,
     out: Out = None,
     force: Force = False,

@@ -39,7 +39,7 @@ def predict(
 ) -> tuple[Tensor, Tensor]:
     """Equation 2 or 5: what f says of places (Q, 2) from the code to one side, and where they are, seen from it."""
     h, w = codes.shape[-2:]
-    size = torch.tensor([h, w])
+    size = torch.tensor([h, w], device=places.device)
     row, column = (nearest_code(places[:, k], n, side[k]) for k, n in enumerate((h, w)))
     code = codes[:, row, column].T  # (Q, D)
     seen = (places - torch.stack([centre(row, h), centre(column, w)], dim=-1).to(places)) * size

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from course_lib.bench.timing import cpu_threads, fresh_memory, medians
+from course_lib.bench.timing import check_device, cpu_threads, fresh_memory, medians
 from course_lib.upsampling import resize
 
 SMALL, LARGE = 512, 2048
@@ -44,7 +44,7 @@ def run(
     CUDA each case also has "of_bandwidth": bytes read and written once, per second, over what a plain copy moves.
     Raises ValueError for a device that is not there.
     """
-    _check_device(device)
+    check_device(device)
     if own_process:
         fresh_memory()
     pictures = {
@@ -76,13 +76,6 @@ def run(
             bar.update()
     about = {"threads": used, "device": device, "side": small, "repeats": repeats}
     return {**about, "rivals": rivals, "copy": copy, "cases": rows}
-
-
-def _check_device(device: str) -> None:
-    if device not in ("cpu", "cuda"):
-        raise ValueError(f'device must be "cpu" or "cuda", got {device!r}')
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError('device "cuda" is not there: PyTorch sees no CUDA device; use "cpu"')
 
 
 def _cases() -> Any:

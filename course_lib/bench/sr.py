@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from course_lib.bench.resize import _check_device
 from course_lib.bench.sr_cases import CASES, Case
 from course_lib.bench.sr_memory import allocated, extra_mib
-from course_lib.bench.timing import cpu_threads, least
+from course_lib.bench.timing import check_device, cpu_threads, least
 from course_lib.super_resolution.any_scale import Span
 from course_lib.super_resolution.liif import LIIF, Neighbours
 
@@ -42,7 +41,7 @@ def run(device: str, threads: int | None, repeats: int, progress: bool = False, 
 
     small: sizes for tests. Raises ValueError for a device that is not there.
     """
-    _check_device(device)
+    check_device(device)
     kinds = [torch.bfloat16, *([torch.float16] if device == "cuda" else [])]
     rows: list[dict[str, Any]] = []
     half: list[dict[str, Any]] = []

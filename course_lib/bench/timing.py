@@ -11,6 +11,14 @@ from typing import Any
 import torch
 
 
+def check_device(device: str) -> None:
+    """Raise ValueError unless `device` is "cpu" or "cuda" and there."""
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "cpu" or "cuda", got {device!r}')
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError('device "cuda" is not there: PyTorch sees no CUDA device; use "cpu"')
+
+
 def medians(
     functions: Mapping[str, Callable[[], Any]],
     repeats: int,

@@ -11,7 +11,7 @@ from course_lib import checkpoints
 from course_lib.super_resolution.edsr import EDSR, EDSREncoder, ResidualBlock
 from course_lib.super_resolution.layers import MeanShift, Tail
 from course_lib.upsampling import resize
-from tests.unit.reach import influence
+from tests.unit.networks import influence, keeps_the_dtype
 
 
 def made(scale: int, **options: Any) -> EDSR:
@@ -130,15 +130,7 @@ def test_data_range() -> None:
 @pytest.mark.parametrize("added", [False, True])
 def test_the_result_has_the_pictures_dtype(added: bool) -> None:
     """Oracle: float32, to the 8 bits that bfloat16 has; autocast decides about the layers, not about the result."""
-    model, lr = made(2, added=added).float(), torch.rand(1, 3, 6, 7)
-    with torch.no_grad():
-        expected = model(lr)
-        with torch.autocast("cpu", torch.bfloat16):
-            mixed = model(lr)
-        half = model.bfloat16()(lr.bfloat16())
-    assert (mixed.dtype, half.dtype) == (torch.float32, torch.bfloat16)
-    torch.testing.assert_close(mixed, expected, rtol=0, atol=0.002)
-    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.02)
+    keeps_the_dtype(made(2, added=added).float(), mixed_error=0.002)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])

@@ -10,7 +10,7 @@ from torch import Tensor
 from course_lib import checkpoints
 from course_lib.super_resolution.rdn import RDN, RDNEncoder, ResidualDenseBlock
 from course_lib.upsampling import resize
-from tests.unit.reach import influence
+from tests.unit.networks import influence, keeps_the_dtype
 
 
 def made(scale: int, **options: Any) -> RDN:
@@ -155,15 +155,7 @@ def test_data_range() -> None:
 @pytest.mark.parametrize("added", [False, True])
 def test_the_result_has_the_pictures_dtype(added: bool) -> None:
     """Oracle: float32, to the 8 bits that bfloat16 has; autocast decides about the layers, not about the result."""
-    model, lr = made(2, added=added).float(), torch.rand(1, 3, 6, 7)
-    with torch.no_grad():
-        expected = model(lr)
-        with torch.autocast("cpu", torch.bfloat16):
-            mixed = model(lr)
-        half = model.bfloat16()(lr.bfloat16())
-    assert (mixed.dtype, half.dtype) == (torch.float32, torch.bfloat16)
-    torch.testing.assert_close(mixed, expected, rtol=0, atol=0.01)
-    torch.testing.assert_close(half.float(), expected, rtol=0, atol=0.02)
+    keeps_the_dtype(made(2, added=added).float(), mixed_error=0.01)
 
 
 @pytest.mark.parametrize(("blocks", "layers", "height"), [(1, 1, 15), (2, 3, 25), (16, 8, 1)])

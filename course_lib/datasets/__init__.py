@@ -3,6 +3,7 @@
 from course_lib.datasets.pairs import SRPairs
 from course_lib.datasets.photographs import PHOTOGRAPHS, photograph
 from course_lib.datasets.readers import Samples, UnreadablePicture, read_picture, read_samples
+from course_lib.datasets.references import ReferencePairs, related
 from course_lib.datasets.scenes import Scene, Scenes
 from course_lib.datasets.sets import DataMissing, DownloadFailed, find, get, names, pictures
 from course_lib.datasets.shapes import SHAPES
@@ -14,6 +15,7 @@ __all__ = [
     "SHAPES",
     "DataMissing",
     "DownloadFailed",
+    "ReferencePairs",
     "SRPairs",
     "Samples",
     "Scene",
@@ -29,6 +31,7 @@ __all__ = [
     "ramp",
     "read_picture",
     "read_samples",
+    "related",
     "step_edge",
     "stripes",
     "to_uint8",

@@ -107,8 +107,8 @@ class SRPairs:
         small, large = self._small[chosen], self._large[chosen]
         top = down * (small.shape[-2] - self.patch + 1) >> 64
         left = right * (small.shape[-1] - self.patch + 1) >> 64
-        lr = _turned(_window(small, top, left, self.patch), turn >> 61)
-        hr = _turned(_window(large, self.scale * top, self.scale * left, self.scale * self.patch), turn >> 61)
+        lr = turned(_window(small, top, left, self.patch), turn >> 61)
+        hr = turned(_window(large, self.scale * top, self.scale * left, self.scale * self.patch), turn >> 61)
         return torch.from_numpy(lr), torch.from_numpy(hr.astype(np.float32)).div_(255)
 
 
@@ -166,7 +166,7 @@ def _window(picture: npt.NDArray[Any], top: int, left: int, side: int) -> npt.ND
     return picture[:, top : top + side, left : left + side]
 
 
-def _turned(patch: npt.NDArray[Any], which: int) -> npt.NDArray[Any]:
+def turned(patch: npt.NDArray[Any], which: int) -> npt.NDArray[Any]:
     """Return one of the 8 symmetries of the square: bit 0 flips rows, bit 1 columns, bit 2 swaps the axes."""
     patch = patch[:, :: -1 if which & 1 else 1, :: -1 if which & 2 else 1]
     return np.ascontiguousarray(patch.swapaxes(1, 2) if which & 4 else patch)

@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_right
-from functools import lru_cache
 from itertools import accumulate
 from numbers import Real
 from typing import Any
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from course_lib.datasets.counter import check_whole, random_bits
 from course_lib.datasets.pairs import Origin, licensed, pictures_of, resolve
+from course_lib.datasets.resampling import resampled
 from course_lib.datasets.tensors import to_uint8
 from course_lib.upsampling.grids import check_choice
-from course_lib.upsampling.taps import Axis, dense_band
 
 _STREAM = 2
 _DRAWS = 5  # random numbers of a sample before those of its queries
@@ -107,7 +106,8 @@ class AnyScalePairs:
         y, x = -y if flip_rows else y, -x if flip_columns else x
         coordinates = np.stack((x, y) if swap else (y, x), axis=1).astype(np.float32)
 
-        small = _shrunk(crop, self.patch)[:, :: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+        small = resampled(crop, (self.patch, self.patch)) / np.float32(255)
+        small = small[:, :: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
         lr = np.ascontiguousarray(small.swapaxes(1, 2) if swap else small)
         cells = torch.full((self.queries, 2), 2 / n)
         return torch.from_numpy(lr), torch.from_numpy(coordinates), cells, torch.from_numpy(colours)
@@ -140,19 +140,3 @@ def _spread(bits: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.int64]:
     within = (bits[1:] >> np.uint64(32)) * np.diff(ends).astype(np.uint64) >> np.uint64(32)
     begin = int(bits[0]) * count >> 64
     return (ends[:-1] + within.astype(np.int64) + begin) % count
-
-
-def _shrunk(crop: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
-    weights = _weights(crop.shape[-1], side)
-    small = weights @ crop.astype(np.float32) @ weights.T
-    rounded: npt.NDArray[np.float32] = np.floor(small.clip(0, 255) + np.float32(0.5), dtype=np.float32)
-    return rounded / np.float32(255)
-
-
-@lru_cache(maxsize=256)
-def _weights(n_in: int, n_out: int) -> npt.NDArray[np.float32]:
-    """Return what `resize` multiplies a row of n_in pixels with: float32 (n_out, n_in)."""
-    low, high, band = dense_band(Axis(n_in, n_out, border="symmetric"), 0, n_out, torch.float64, torch.device("cpu"))
-    weights = np.zeros((n_out, n_in), np.float32)
-    weights[:, low:high] = band.numpy()
-    return weights

@@ -1,0 +1,1 @@
+"""What networks of both halves of the book are built from."""

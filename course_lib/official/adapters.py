@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.official import edsr, espcn, liif, metasr, rdn
+from course_lib.official import edsr, espcn, liif, metasr, rdn, ttsr, ttsr_discriminator
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
 
@@ -43,6 +43,13 @@ _ADAPTERS |= {name: Adapter(build, liif.RENAMES[name], liif.NEVER_USED) for name
 _ADAPTERS |= {
     name: Adapter(build, metasr.RENAMES[name], left_as_initialised=metasr.LEFT_AS_INITIALISED)
     for name, build in metasr.MODELS.items()
+}
+_ADAPTERS |= {
+    name: Adapter(build, ttsr.RENAMES[name], ttsr.NEVER_USED, ttsr.LEFT_AS_INITIALISED)
+    for name, build in ttsr.MODELS.items()
+}
+_ADAPTERS |= {
+    name: Adapter(build, ttsr_discriminator.RENAMES[name]) for name, build in ttsr_discriminator.MODELS.items()
 }
 
 

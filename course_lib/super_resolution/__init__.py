@@ -8,12 +8,14 @@ from course_lib.super_resolution.luminance import enlarge_rgb
 from course_lib.super_resolution.meta_sr import MetaSR
 from course_lib.super_resolution.metrics import benchmark, enlarger, modcrop, network, pair, psnr, score, shave, ssim
 from course_lib.super_resolution.rdn import RDN, RDNEncoder
+from course_lib.super_resolution.ttsr import TTSR
 
 __all__ = [
     "EDSR",
     "ESPCN",
     "LIIF",
     "RDN",
+    "TTSR",
     "EDSREncoder",
     "MetaSR",
     "RDNEncoder",

@@ -107,3 +107,9 @@ def as_batch(name: str, pictures: Tensor) -> Tensor:
 def bicubic(lr: Tensor, scale: int) -> Tensor:
     """Return what a network's output is added to: the bicubic enlargement, a = -1/2, symmetric border."""
     return resize(lr, scale=scale, method="bicubic", border="symmetric")
+
+
+def eight_bit(pictures: Tensor) -> Tensor:
+    """Return pictures as a file of 8 bits holds them: in [0, 1], whole 255ths, halves up; the dtype stays."""
+    work = pictures.float() if pictures.dtype in (torch.float16, torch.bfloat16) else pictures
+    return ((255 * work.clamp(0, 1) + 0.5).floor() / 255).to(pictures.dtype)

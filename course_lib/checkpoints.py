@@ -21,8 +21,10 @@ from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.liif import LIIF
 from course_lib.super_resolution.meta_sr import MetaSR
 from course_lib.super_resolution.rdn import RDN
+from course_lib.super_resolution.san import SAN
+from course_lib.super_resolution.ttsr import TTSR
 
-MODELS: dict[str, type[nn.Module]] = {"EDSR": EDSR, "ESPCN": ESPCN, "LIIF": LIIF, "MetaSR": MetaSR, "RDN": RDN}
+MODELS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR)}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""
 
 

@@ -12,6 +12,7 @@ from torch.optim import Adam, Optimizer
 from course_lib.datasets.pairs import SRPairs
 from course_lib.super_resolution import metrics
 from course_lib.super_resolution.edsr import EDSR
+from course_lib.super_resolution.san import SAN
 from course_lib.training.recipe import Data, Recipe
 from course_lib.training.recipes.espcn import shown
 from course_lib.training.schedules import warm_up_cosine
@@ -50,9 +51,13 @@ class EdsrRecipe(Recipe):
         if self.aim is not None:
             self.check_positive("aim")
 
-    def model(self) -> EDSR:
+    def network(self) -> EDSR | SAN:
+        """Return the network with PyTorch's own random weights."""
+        return EDSR(self.scale, self.blocks, self.channels, data_range=self.data_range, added=self.added)
+
+    def model(self) -> nn.Module:
         """Return the network with the weights it starts from."""
-        model = EDSR(self.scale, self.blocks, self.channels, data_range=self.data_range, added=self.added)
+        model = self.network()
         if self.added:
             shrink(model.tail.last, self.small)
         # somewhat faster on a CPU; the stubs of torch do not know the argument
@@ -62,7 +67,7 @@ class EdsrRecipe(Recipe):
         """Return patches of BSDS500 where it is on this machine, else of the free photographs."""
         return SRPairs(self.scale, self.patch, channels="rgb", source="auto", seed=self.seed, rounded=True)
 
-    def loss(self, model: EDSR, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the mean absolute error over all pixels and colours, in float32 whatever the precision."""
         lr, hr = batch
         return F.l1_loss(model(lr).float(), hr)
@@ -75,7 +80,7 @@ class EdsrRecipe(Recipe):
         """Return the share of `rate` at a step."""
         return warm_up_cosine(step, self.steps, min(self.warm_up, self.steps // 2))
 
-    def validate(self, model: EDSR) -> Mapping[str, float]:
+    def validate(self, model: nn.Module) -> Mapping[str, float]:
         """Return the PSNR on Set5, or on three photographs where Set5 is not at hand.
 
         Nothing is chosen by it: it is there to be looked at.

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.colour import check_picture
@@ -22,52 +21,51 @@ from course_lib.datasets.counter import check_whole, random_bits
 from course_lib.datasets.pairs import Origin, licensed, pictures_of, resolve, turned
 from course_lib.datasets.resampling import resampled
 from course_lib.datasets.tensors import to_uint8
-from course_lib.upsampling.grids import border_indices, check_choice
-from course_lib.upsampling.kernels import cubic
+from course_lib.datasets.views import Levels, extent, light, view
+from course_lib.upsampling.grids import check_choice
 
 SCALE = 4
 """How many times larger the target is than the small picture; TTSR has no other."""
 
 _STREAM = 3
-_DRAWS = 18
 _STILL = 0.1  # of the related references: only the light is another
-_DEGREES = 15.0
-_ZOOM = 1.18
-_GAIN, _OFFSET, _GAMMA, _CAST = 0.2, 0.05, 0.1, 0.04  # largest changes of light, up and down
-
-_KERNEL = cubic(-0.5)
-
-Levels = npt.NDArray[Any]
+_MOVED = 0.7  # of the other views: turned; and of these and the rest: zoomed
+_DEGREES, _ZOOM = 12.0, 1.15
+_GAIN, _OFFSET, _GAMMA, _CAST = 0.15, 0.06, 0.05, 0.03  # largest changes of light, up and down
+_CANDIDATES = 4
+_DRAWS = 19 + 3 * _CANDIDATES
 
 
 class ReferencePairs:
     """Patches of pictures, the same shrunk by 4, and a reference for each, as TTSR takes them.
 
     patch: side p of the small patch in pixels; target and reference are 4 p. source: as in `SRPairs`. related: share of
-    the references that show what the target shows: the same picture, at most 2 p pixels away along each axis, turned by
-    at most 15 degrees, 0.85 to 1.18 times as large; one in ten of them differs in the light alone. All others are views
-    of another picture. The light of each is another: gain 0.8 to 1.2, gamma 0.9 to 1.1, and a little of offset and
-    colour cast.
+    the references that show what the target shows: the same picture, at most 2 p pixels away along each axis, most of
+    them turned by up to 12 degrees and 0.87 to 1.15 times as large; one in ten differs in the light alone. Half of the
+    others are views of the same picture that hold nothing of the target (of another one where there is no room), half
+    of another picture: that one of four whose mean and deviation of the colours are nearest to the target's. The light
+    of each is another: gain 0.85 to 1.15, offset up to 0.06, and a little of gamma and colour cast.
 
     Attributes: the arguments (source: the one used), `names` of the pictures, `description` for a card. Pictures are
     kept in memory as uint8 (185 MB for BSDS500); those smaller than a target are left out. Raises TypeError or
     ValueError for arguments out of range, or where unrelated references are asked for and there is one picture only;
-    DataMissing when source="BSDS500" is not there. Yang et al. 2020, section 3.1.
+    DataMissing when source="BSDS500" is not there. The idea of such pairs: Yang et al. 2020, section 4.1.
     """
 
-    def __init__(self, patch: int = 24, source: Origin = "auto", seed: int = 0, related: float = 0.7) -> None:
+    def __init__(self, patch: int = 24, source: Origin = "auto", seed: int = 0, related: float = 0.65) -> None:
         """Read all pictures, which takes some seconds."""
         check_whole("patch", patch, least=1)
         check_whole("seed", seed)
         check_choice("source", source, Origin)
         self.related = _check_number("related", related, 0, 1)
         self.patch, self.seed, self.source = int(patch), int(seed), resolve(source)
+        self.side = SCALE * self.patch
         self.names: list[str] = []
         self._pictures: list[Levels] = []
         longest = 0
         for name, picture in pictures_of(self.source):
             longest = max(longest, min(picture.shape[-2:]))
-            if min(picture.shape[-2:]) >= SCALE * self.patch:
+            if min(picture.shape[-2:]) >= self.side:
                 self.names.append(name)
                 self._pictures.append(to_uint8(picture.expand(3, -1, -1)))
         if not self.names:
@@ -83,12 +81,11 @@ class ReferencePairs:
     def description(self) -> str:
         """What the samples are made of, in words for a card."""
         what, licence = licensed(self.source, self.names)
-        small, large = self.patch, SCALE * self.patch
         return (
-            f"{len(self.names)} pictures of {what}; rgb; targets of {large} x {large} shrunk by {SCALE}, bicubic, "
-            f"antialiased, symmetric border, rounded to 8 bits, to {small} x {small}; references: for {self.related:g} "
-            f"of the targets the same picture moved, turned, zoomed and in another light, else another picture; 8 "
-            f"symmetries. Licence: {licence}."
+            f"{len(self.names)} pictures of {what}; rgb; targets of {self.side} x {self.side} shrunk by {SCALE}, "
+            f"bicubic, antialiased, symmetric border, rounded to 8 bits, to {self.patch} x {self.patch}; references: "
+            f"for {self.related:g} of the targets the same place moved, turned, zoomed and in another light, else "
+            f"another place or another picture; 8 symmetries. Licence: {licence}."
         )
 
     def sample(self, index: int) -> dict[str, Tensor]:
@@ -99,28 +96,55 @@ class ReferencePairs:
         """
         bits = [int(one) for one in random_bits(self.seed, index, _DRAWS, _STREAM)]
         u = [one / 2**64 for one in bits]
-        which, down, right, turn, other = bits[:5]
-        chosen = bisect_right(self._areas, which * self._areas[-1] >> 64)
-        picture, side = self._pictures[chosen], SCALE * self.patch
-        top, left = (draw * (n - side + 1) >> 64 for draw, n in zip((down, right), picture.shape[:2], strict=True))
-        target = picture[top : top + side, left : left + side].transpose(2, 0, 1)
-        is_related, still = u[5] < self.related, u[6] < _STILL
-        if is_related:
-            degrees, zoom, centre = 0.0, 1.0, _centre(top, left, (side, side))
-            if not still:
-                degrees, zoom = _DEGREES * (2 * u[9] - 1), _ZOOM ** (2 * u[10] - 1)
-                moved = (at + 2 * self.patch * (2 * v - 1) for at, v in zip(centre, u[7:9], strict=True))
-                centre = _inside(tuple(moved), picture, side, degrees, zoom)
-        else:
-            picture = self._pictures[self._another(chosen, other)]
-            degrees, zoom = _DEGREES * (2 * u[9] - 1), _ZOOM ** (2 * u[10] - 1)
-            height, width = picture.shape[:2]
-            centre = _inside((u[7] * height, u[8] * width), picture, side, degrees, zoom)
-        gain, offset, gamma, *cast = (2 * v - 1 for v in u[11:17])
-        light = _light(1 + _GAIN * gain, _OFFSET * offset, 1 + _GAMMA * gamma, [1 + _CAST * one for one in cast])
-        reference = _seen(picture, centre, (side, side), degrees, zoom, light)
-        found = _inputs(turned(target, turn >> 61), turned(reference, turn >> 61))
-        return found | {"related": torch.tensor(float(is_related))}
+        chosen = bisect_right(self._areas, bits[0] * self._areas[-1] >> 64)
+        top, left = _place(self._pictures[chosen], self.side, bits[1:3])
+        is_related, still = u[4] < self.related, u[4] < self.related * _STILL
+        degrees = _DEGREES * (2 * u[6] - 1) if u[5] < _MOVED and not still else 0.0
+        zoom = _ZOOM ** (2 * u[8] - 1) if u[7] < _MOVED and not still else 1.0
+        where = chosen, _middle(top, left, (self.side, self.side))
+        if is_related and not still:
+            where = chosen, self._near(where, (u[9], u[10]), degrees, zoom)
+        elif not is_related:
+            where = self._apart(chosen, (top, left), math.ceil(extent(self.side, degrees, zoom)), bits)
+        gain, offset, gamma, *cast = (2 * one - 1 for one in u[13:19])
+        lighting = light(1 + _GAIN * gain, _OFFSET * offset, 1 + _GAMMA * gamma, [1 + _CAST * one for one in cast])
+        reference = view(self._pictures[where[0]], where[1], (self.side, self.side), degrees, zoom, lighting)
+        target = _window(self._pictures[chosen], top, left, self.side).transpose(2, 0, 1)
+        made = _inputs(turned(target, bits[3] >> 61), turned(reference, bits[3] >> 61))
+        return made | {"related": torch.tensor(float(is_related))}
+
+    def _near(
+        self, where: tuple[int, tuple[float, float]], draws: tuple[float, float], degrees: float, zoom: float
+    ) -> tuple[float, float]:
+        """Return a place at most half a target away, from which the view does not look over the picture's edge."""
+        (chosen, middle), reach = where, (extent(self.side, degrees, zoom) - 1) / 2
+        moved = (at + self.side / 2 * (2 * draw - 1) for at, draw in zip(middle, draws, strict=True))
+        down, right = (
+            min(max(at, reach), n - 1 - reach) if 2 * reach < n - 1 else (n - 1) / 2
+            for at, n in zip(moved, self._pictures[chosen].shape[:2], strict=True)
+        )
+        return down, right
+
+    def _apart(
+        self, chosen: int, target: tuple[int, int], box: int, bits: list[int]
+    ) -> tuple[int, tuple[float, float]]:
+        """Return a picture and a place in it from which a view of at most box x box sees nothing of the target."""
+        size = (box, box)
+        if bits[11] >> 63:
+            rows, columns = (np.arange(max(0, n - box + 1)) for n in self._pictures[chosen].shape[:2])
+            over = [(at > t - box) & (at < t + self.side) for at, t in zip((rows, columns), target, strict=True)]
+            free = np.flatnonzero(~(over[0][:, None] & over[1]))
+            if len(free):
+                top, left = divmod(int(free[bits[12] * len(free) >> 64]), len(columns))
+                return chosen, _middle(top, left, size)
+        wanted = _statistics(_window(self._pictures[chosen], *target, self.side))
+        found = []
+        for k in range(_DRAWS - 3 * _CANDIDATES, _DRAWS, 3):
+            other = self._another(chosen, bits[k])
+            top, left = _place(self._pictures[other], box, bits[k + 1 : k + 3])
+            distance = np.square(_statistics(_window(self._pictures[other], top, left, box)) - wanted).sum()
+            found.append((float(distance), other, _middle(top, left, size)))
+        return min(found)[1:]
 
     def _another(self, chosen: int, draw: int) -> int:
         """Return a picture that is not the chosen one, with a probability proportional to its area."""
@@ -168,15 +192,15 @@ def related(
     angle, zoom = _check_number("degrees", degrees), _check_number("zoom", zoom, 0.25, 4)
     if not isinstance(cast, Sequence) or len(cast) != 3:
         raise ValueError(f"cast must be three numbers, for red, green and blue; got {cast!r}")
-    light = _light(
+    lighting = light(
         _check_number("gain", gain, 0),
         _check_number("offset", offset),
         _check_number("gamma", gamma, 1e-3),
         [_check_number("cast", one, 0) for one in cast],
     )
     levels = to_uint8(picture.expand(3, -1, -1))
-    middle = _centre(top, left, (height, width))
-    reference = _seen(levels, (middle[0] + down, middle[1] + right), (height, width), angle, zoom, light)
+    middle = _middle(top, left, (height, width))
+    reference = view(levels, (middle[0] + down, middle[1] + right), (height, width), angle, zoom, lighting)
     target = levels[top : top + height, left : left + width].transpose(2, 0, 1)
     return _fractions(target), _fractions(reference)
 
@@ -219,60 +243,24 @@ def _fractions(levels: Levels) -> Tensor:
     return torch.from_numpy(levels.astype(np.float32)).div_(255)
 
 
-def _centre(top: float, left: float, size: tuple[int, int]) -> tuple[float, float]:
+def _middle(top: float, left: float, size: tuple[int, int]) -> tuple[float, float]:
     return top + (size[0] - 1) / 2, left + (size[1] - 1) / 2
 
 
-def _inside(centre: Any, picture: Levels, side: int, degrees: float, zoom: float) -> tuple[float, float]:
-    """Return the place nearest to `centre` from which a square view does not look over the picture's edge."""
-    angle = math.radians(degrees)
-    reach = (side - 1) / 2 * (abs(math.cos(angle)) + abs(math.sin(angle))) / zoom
-    down, right = (
-        min(max(at, reach), n - 1 - reach) if 2 * reach < n - 1 else (n - 1) / 2
-        for at, n in zip(centre, picture.shape[:2], strict=True)
-    )
-    return down, right
+def _place(picture: Levels, side: int, draws: Sequence[int]) -> tuple[int, int]:
+    """Return the top left pixel of a window, each with the same chance; 0 where the picture is smaller."""
+    top, left = (draw * max(1, n - side + 1) >> 64 for draw, n in zip(draws, picture.shape[:2], strict=True))
+    return top, left
 
 
-def _light(gain: float, offset: float, gamma: float, cast: Sequence[float]) -> npt.NDArray[np.float32]:
-    """Return what light makes of each level and colour: (256, 3)."""
-    fractions = np.linspace(0, 1, 256)[:, None]
-    return np.asarray(255 * (gain * np.array(cast) * fractions**gamma + offset), np.float32)
+def _window(picture: Levels, top: int, left: int, side: int) -> Levels:
+    return picture[top : top + side, left : left + side]
 
 
-def _seen(
-    picture: Levels,
-    centre: tuple[float, float],
-    size: tuple[int, int],
-    degrees: float,
-    zoom: float,
-    light: npt.NDArray[np.float32],
-) -> Levels:
-    """Return a view (3, *size) of a picture (H, W, 3): whole levels 0..255, the middle of it at `centre`."""
-    angle = math.radians(degrees)
-    cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
-    down, right = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in size)
-    y = centre[0] + cosine * down[:, None] + sine * right
-    x = centre[1] - sine * down[:, None] + cosine * right
-    rows, row_weights = _taps(y.flatten(), picture.shape[0])
-    columns, column_weights = _taps(x.flatten(), picture.shape[1])
-    top, left = int(rows.min()), int(columns.min())
-    window = picture[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
-    lit = light[window, np.arange(3)].reshape(-1, 3)
-    places = (rows - top)[:, :, None] * window.shape[1] + (columns - left)[:, None]
-    weights = row_weights[:, :, None] * column_weights[:, None]
-    # a sum of 16 weighted rows of a table, each a pixel: what this function does in one pass
-    made = F.embedding_bag(places.flatten(1), torch.from_numpy(lit), per_sample_weights=weights.flatten(1), mode="sum")
-    levels: Levels = made.clamp_(0, 255).add_(0.5).floor_().T.reshape(3, *size).numpy()
-    return levels
-
-
-def _taps(places: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Return the 4 pixels (P, 4) of a row of n that each place reads, and their float32 weights."""
-    first = places.floor()
-    near = torch.arange(-1, 3, dtype=torch.int32)
-    weights = _KERNEL((places - first).to(torch.float32)[:, None] - near)
-    return border_indices(first.to(torch.int32)[:, None] + near, n, "symmetric"), weights
+def _statistics(window: Levels) -> npt.NDArray[np.float64]:
+    """Return mean and standard deviation of each colour: (6,), in levels."""
+    pixels = window.reshape(-1, 3).astype(np.float64)
+    return np.concatenate([pixels.mean(0), pixels.std(0)])
 
 
 def _check_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:

@@ -46,7 +46,7 @@ _ORDERS: dict[Attention, str] = {
 
 RECIPES: tuple[Recipe, ...] = (
     SanRecipe(
-        name="san-tiny-x2",
+        name="san-tiny",
         about="SAN x2 with 3 groups of 3 blocks of 32 channels, RGB, its output added to bicubic",
         steps=12000,
         batch=16,

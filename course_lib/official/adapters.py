@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.official import edsr, espcn, liif, metasr, rdn, ttsr, ttsr_discriminator
+from course_lib.official import edsr, espcn, liif, metasr, rdn, san, ttsr, ttsr_discriminator
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
 
@@ -51,6 +51,7 @@ _ADAPTERS |= {
 _ADAPTERS |= {
     name: Adapter(build, ttsr_discriminator.RENAMES[name]) for name, build in ttsr_discriminator.MODELS.items()
 }
+_ADAPTERS |= {name: Adapter(build, san.RENAMES[name], san.NEVER_USED) for name, build in san.MODELS.items()}
 
 
 def names() -> list[str]:

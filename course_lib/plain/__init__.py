@@ -3,13 +3,25 @@
 from course_lib.plain.convolution import convolve, convolve_transposed
 from course_lib.plain.liif import liif_plain
 from course_lib.plain.resampling import W, resample_row, resize_plain, source_coordinate
+from course_lib.plain.san import (
+    centring_matrix,
+    covariance_by_matrix,
+    eigen_sqrt,
+    newton_schulz_loop,
+    non_local_loop,
+)
 from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain, source_channel
 
 __all__ = [
     "W",
+    "centring_matrix",
     "convolve",
     "convolve_transposed",
+    "covariance_by_matrix",
+    "eigen_sqrt",
     "liif_plain",
+    "newton_schulz_loop",
+    "non_local_loop",
     "pixel_shuffle_plain",
     "pixel_unshuffle_plain",
     "resample_row",

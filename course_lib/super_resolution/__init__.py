@@ -8,6 +8,8 @@ from course_lib.super_resolution.luminance import enlarge_rgb
 from course_lib.super_resolution.meta_sr import MetaSR
 from course_lib.super_resolution.metrics import benchmark, enlarger, modcrop, network, pair, psnr, score, shave, ssim
 from course_lib.super_resolution.rdn import RDN, RDNEncoder
+from course_lib.super_resolution.san import SAN
+from course_lib.super_resolution.second_order import SOCA, FirstOrder, covariance, newton_schulz
 from course_lib.super_resolution.ttsr import TTSR
 
 __all__ = [
@@ -15,16 +17,21 @@ __all__ = [
     "ESPCN",
     "LIIF",
     "RDN",
+    "SAN",
+    "SOCA",
     "TTSR",
     "EDSREncoder",
+    "FirstOrder",
     "MetaSR",
     "RDNEncoder",
     "benchmark",
+    "covariance",
     "enlarge_rgb",
     "enlarger",
     "make_encoder",
     "modcrop",
     "network",
+    "newton_schulz",
     "pair",
     "psnr",
     "score",

@@ -34,7 +34,8 @@ class TtsrRecipe(Recipe):
     channels, blocks, widths, added: of `TTSR`. patch: side of the small patch; targets and references are four times as
     large. related: share of the references that show what the target shows, see `ReferencePairs`. alone: share of the
     samples whose textures are multiplied by 0, so that the network also works without. transferal: weight of the
-    transferal loss, of squares, on the samples that have a related reference. rate: largest learning rate of Adam,
+    transferal loss, of squares, on the samples that have a related reference. distrust: weight of the mean soft
+    attention of unrelated references, which the extractor learns to make small. rate: largest learning rate of Adam,
     times `extractor` for the texture extractor (the paper: a tenth). small: what an added output's last layer starts
     from, times PyTorch's own.
     """
@@ -48,6 +49,7 @@ class TtsrRecipe(Recipe):
     related: float = 0.65
     alone: float = 0.15
     transferal: float = 0.0
+    distrust: float = 0.005
     rate: float = 1e-3
     extractor: float = 1.0
     warm_up: int = 100
@@ -60,7 +62,7 @@ class TtsrRecipe(Recipe):
         self.check_whole(0, "warm_up")
         self.check_positive("rate", "extractor", "small")
         self.check_flags("added")
-        self.check_shares("related", "alone", "transferal")
+        self.check_shares("related", "alone", "transferal", "distrust")
         for name, count in (("blocks", 4), ("widths", 3)):
             numbers = getattr(self, name)
             if len(numbers) != count or any(not isinstance(n, int) or n < 1 for n in numbers):
@@ -91,13 +93,14 @@ class TtsrRecipe(Recipe):
         return ReferencePairs(self.patch, source="auto", seed=self.seed, related=self.related)
 
     def loss(self, model: TTSR, batch: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean absolute error, and the transferal loss where it has a weight."""
+        """Return the mean absolute error and what is added to it, weighted."""
         lr, lr_up = batch["lr"], batch["lr_up"]
         textures = model.textures(lr_up, batch["ref"], batch["ref_down_up"])
         # drawn on the CPU, so that every device leaves out the same
         strength = (torch.rand(len(lr)) >= self.alone).to(lr)
         sr = model.enlarge(lr, lr_up, textures, strength)
-        loss = reconstruction(sr, batch["hr"])
+        unrelated = 1 - batch["related"]
+        loss = reconstruction(sr, batch["hr"]) + self.distrust * (unrelated * textures.soft.mean((1, 2, 3))).mean()
         if not self.transferal:
             return loss
         kept = (strength * batch["related"]).view(-1, 1, 1, 1)

@@ -48,11 +48,11 @@ RECIPES: tuple[Recipe, ...] = (
     SanRecipe(
         name="san-tiny",
         about="SAN x2 with 3 groups of 3 blocks of 32 channels, RGB, its output added to bicubic",
-        steps=12000,
+        steps=8000,
         batch=16,
         blocks=3,
         channels=32,
-        validate_every=3000,
+        validate_every=4000,
     ),
     *(
         SanRecipe(

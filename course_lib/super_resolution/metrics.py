@@ -21,6 +21,7 @@ from course_lib.super_resolution.layers import check_range
 from course_lib.super_resolution.luminance import enlarge_rgb, in_its_dtype
 from course_lib.super_resolution.rdn import RDN
 from course_lib.super_resolution.san import SAN
+from course_lib.super_resolution.ttsr import TTSR
 from course_lib.upsampling import resize
 from course_lib.upsampling.grids import Scale, as_fraction, check_choice, check_length
 from course_lib.upsampling.taps import Method
@@ -222,17 +223,17 @@ def compared(
 def enlarger(model: nn.Module | str) -> Enlarge:
     """Return what `score` takes: of a network, or of an interpolation by its name (symmetric border).
 
-    model: an `AnyScale`; an EDSR, RDN, SAN or ESPCN, whose own scale alone is accepted (ESPCN for luminance: colour
-    differences are enlarged bicubically); or "nearest", "bilinear", "bicubic". float64 comes and goes, the network's
-    own dtype and device in between, without gradients. Raises ValueError for another name, TypeError for another class;
-    what is returned raises ValueError for another size than the scale makes.
+    model: an `AnyScale`; an EDSR, RDN, SAN, TTSR (without a reference) or ESPCN, whose own scale alone is accepted
+    (ESPCN for luminance: colour differences are enlarged bicubically); or "nearest", "bilinear", "bicubic". float64
+    comes and goes, the network's own dtype and device in between, without gradients. Raises ValueError for another
+    name, TypeError for another class; what is returned raises ValueError for another size than the scale makes.
     """
     if isinstance(model, str):
         check_choice("model", model, Method)
         return lambda lr, size: resize(lr, size=size, method=cast(Method, model), border="symmetric")
-    if not isinstance(model, (AnyScale, EDSR, RDN, SAN, ESPCN)):
+    if not isinstance(model, (AnyScale, EDSR, RDN, SAN, TTSR, ESPCN)):
         raise TypeError(
-            f"model must be an AnyScale, EDSR, RDN, SAN, ESPCN or a method's name, got {type(model).__name__}"
+            f"model must be an AnyScale, EDSR, RDN, SAN, TTSR, ESPCN or a method's name, got {type(model).__name__}"
         )
 
     def enlarge(lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -197,7 +197,7 @@ def test_errors_teach(picture: Tensor) -> None:
     with pytest.raises(ValueError, match="model must be one of 'nearest', 'bilinear', 'bicubic', got 'cubic'"):
         enlarger("cubic")
     with pytest.raises(
-        TypeError, match="model must be an AnyScale, EDSR, RDN, SAN, ESPCN or a method's name, got Linear"
+        TypeError, match="model must be an AnyScale, EDSR, RDN, SAN, TTSR, ESPCN or a method's name, got Linear"
     ):
         enlarger(torch.nn.Linear(2, 2))
     for model in (EDSR(3, 1, 4), RDN(3, 1, 1, 4, 4), ESPCN(3)):

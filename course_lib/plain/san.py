@@ -25,7 +25,8 @@ def newton_schulz_loop(matrix: Tensor, iterations: int = 5, trace: bool = True) 
     for _ in range(iterations):
         factor = (3 * one - z @ y) / 2
         y, z = y @ factor, factor @ z
-    return total.sqrt() * y
+    root: Tensor = total.sqrt() * y
+    return root
 
 
 def eigen_sqrt(matrix: Tensor, power: float = 0.5) -> Tensor:

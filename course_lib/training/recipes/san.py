@@ -13,10 +13,13 @@ class SanRecipe(EdsrRecipe):
     """SAN, trained as EDSR is.
 
     groups: of residual blocks, `blocks` in each. reduction: of the channels inside the attention. attention: "second",
-    "first" or "none". clip is near the length that the gradients have here: some are ten times as long.
+    "first" or "none". clip is near the length that the gradients have here: some are ten times as long. data_range is
+    the paper's: what attention reads of the maps grows with it, and at 2 it is so near 0 that every picture gets the
+    same weights.
     """
 
     clip: float | None = 0.02
+    data_range: float = 255.0
     groups: int = 3
     blocks: int = 2
     channels: int = 24

@@ -82,6 +82,11 @@ def test_perceptual_with_vgg() -> None:
     torch.testing.assert_close(came, torch.autograd.grad(expected, sr)[0], rtol=1e-10, atol=1e-16)
     assert came.abs().max() > 0
     assert of_weights == [None] * 4
+    weights = list(vgg.parameters())  # one that is not frozen learns from sr alone: hr's map is the target
+    came_weights = torch.autograd.grad(perceptual(vgg, sr, hr), weights)
+    expected_weights = torch.autograd.grad((vgg(sr) - vgg(hr).detach()).square().mean(), weights)
+    for mine, theirs in zip(came_weights, expected_weights, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-16)
 
 
 def by_hand(came: list[Tensor], textures: list[Tensor], soft: Tensor | None, norm: Norm) -> Tensor:

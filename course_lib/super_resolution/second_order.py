@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from course_lib.upsampling.grids import check_length
 
+_IN_CACHE = 2**17  # numbers
+
 
 def covariance(x: Tensor) -> Tensor:
     """Return the covariance of the channels over all places: (B, C, H, W) -> (B, C, C) (Dai et al. 2019, section 3.3).
@@ -17,8 +19,23 @@ def covariance(x: Tensor) -> Tensor:
     check_maps(x)
     with torch.autocast(x.device.type, enabled=False):
         rows = widened(x).flatten(2)
-        centred = rows - rows.mean(dim=-1, keepdim=True)
-        return centred @ centred.mT / rows.shape[-1]
+        mean = rows.mean(dim=-1, keepdim=True)
+        total: Tensor | None = None
+        for block in torch.split(rows, _places(rows), dim=-1):
+            centred = block - mean
+            product = centred @ centred.mT
+            total = product if total is None else total + product
+        assert total is not None
+        return total / rows.shape[-1]
+
+
+def _places(rows: Tensor) -> int:
+    """Return how many places to centre at a time: on a CPU, so many that they are still in its cache when multiplied.
+
+    A whole copy of the maps would be written to memory and read again, which takes longer than the product.
+    """
+    batch, channels, places = rows.shape
+    return max(256, _IN_CACHE // max(1, batch * channels)) if rows.device.type == "cpu" else places
 
 
 def newton_schulz(matrix: Tensor, iterations: int = 5, trace: bool = True) -> Tensor:

@@ -51,11 +51,11 @@ RECIPES: tuple[Recipe, ...] = (
     SanRecipe(
         name="san-tiny",
         about="SAN x2 with 3 groups of 3 blocks of 32 channels, RGB, its output added to bicubic",
-        steps=8000,
+        steps=5000,
         batch=16,
         blocks=3,
         channels=32,
-        validate_every=4000,
+        validate_every=2500,
     ),
     *(
         SanRecipe(

@@ -5,14 +5,14 @@ without, and beside their plain forms.
 import copy
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from course_lib.bench.sr_cases import CASES, Case
+from course_lib.bench.sr_cases import CASES, Case, Make
 from course_lib.bench.sr_memory import allocated, extra_mib
 from course_lib.bench.timing import check_device, cpu_threads, least
 from course_lib.super_resolution.any_scale import Span
@@ -34,26 +34,37 @@ PROTOCOL = (
 _SECONDS = 1.0
 
 
-def run(device: str, threads: int | None, repeats: int, progress: bool = False, small: bool = False) -> dict[str, Any]:
+def run(
+    device: str,
+    threads: int | None,
+    repeats: int,
+    progress: bool = False,
+    small: bool = False,
+    cases: Mapping[str, Make] | None = None,
+) -> dict[str, Any]:
     """Return {"cases": rows of case, ours_ms, bare_ms, plain_ms, over_bare, plain_over, ours_mib, bare_mib, plain_mib,
     of_limit, "half": rows of case, dtype and what it costs in error, "compile": the same of torch.compile, "limits":
     arithmetic a second by dtype, "threads", "device", "repeats"}; what a case has not is None.
 
-    small: sizes for tests. Raises ValueError for a device that is not there.
+    small: sizes for tests. cases: others, of which neither fewer digits nor torch.compile are measured ("half" is
+    empty, "compile" None). Raises ValueError for a device that is not there.
     """
     check_device(device)
-    kinds = [torch.bfloat16, *([torch.float16] if device == "cuda" else [])]
+    kinds = [torch.bfloat16, *([torch.float16] if device == "cuda" else [])] if cases is None else []
+    chosen = CASES if cases is None else cases
+    steps = 3 * len(chosen) + 2 if cases is None else 2 * len(chosen) + 1
     rows: list[dict[str, Any]] = []
+    compiled: dict[str, Any] | None = None
     half: list[dict[str, Any]] = []
     with (
         cpu_threads(threads) as used,
         torch.no_grad(),
-        tqdm(total=3 * len(CASES) + 2, unit=" steps", disable=not progress, leave=False) as bar,
+        tqdm(total=steps, unit=" steps", disable=not progress, leave=False) as bar,
     ):
         clock = functools.partial(least, repeats=repeats, device=device, seconds=0 if small else _SECONDS)
         limits = {kind: _limit(device, kind, small, clock) for kind in (torch.float32, *kinds)}
         bar.update()
-        for name, make in CASES.items():
+        for name, make in chosen.items():
             bar.set_description(name)
             case = make(device, small)
             rows.append(_row(name, case, clock, limits[torch.float32]))
@@ -62,11 +73,13 @@ def run(device: str, threads: int | None, repeats: int, progress: bool = False, 
                 f"{form}_mib": _mib(name, case, form, device, used, small) for form in ("ours", "bare", "plain")
             }
             bar.update()
-            half += [_half(name, case, kind, device, clock, limits[kind]) for kind in kinds]
+            if cases is None:
+                half += [_half(name, case, kind, device, clock, limits[kind]) for kind in kinds]
+                bar.update()
+        if cases is None:
+            bar.set_description("torch.compile")
+            compiled = _compiled(device, clock, small)
             bar.update()
-        bar.set_description("torch.compile")
-        compiled = _compiled(device, clock, small)
-        bar.update()
     return {
         "threads": used,
         "device": device,
@@ -175,12 +188,14 @@ def table(values: dict[str, Any]) -> str:
         share = f"{row['of_limit']:.0%}"
         beside = "".join(f"{number:>8}" for number in mib)
         lines.append(f"{row['case']:<29}{row['ours_ms']:>10.3f} {bare:>7} {plain:>8} {share:>9}   {beside}")
-    lines += ["", "ours in fewer digits: time / float32, signal to error, largest error, share of limit"]
+    if values["half"]:
+        lines += ["", "ours in fewer digits: time / float32, signal to error, largest error, share of limit"]
     lines += [_line(f"{row['case']}, {row['dtype']}", row) + f" {row['of_limit']:>6.0%}" for row in values["half"]]
     limits = ", ".join(f"{limit / 1e9:,.0f} ({kind})" for kind, limit in values["limits"].items())
     compiled = values["compile"]
-    said = _line("LIIF 64 -> 256", compiled) if compiled["note"] is None else f"  not possible: {compiled['note']}"
-    lines += ["", "torch.compile: time / ours, signal to the difference, largest difference", said]
+    if compiled is not None:
+        said = _line("LIIF 64 -> 256", compiled) if compiled["note"] is None else f"  not possible: {compiled['note']}"
+        lines += ["", "torch.compile: time / ours, signal to the difference, largest difference", said]
     return "\n".join([*lines, "", f"limit: a large matrix product's thousand million operations a second: {limits}"])
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from course_lib.bench.sr_cases import CASES
+from course_lib.bench import reference_cases, sr_cases
 from course_lib.bench.timing import cpu_threads, fresh_memory
 
+_CASES = {**sr_cases.CASES, **reference_cases.CASES}
 _MAIN = "from course_lib.bench.sr_memory import main; main()"
 
 
@@ -33,8 +34,8 @@ def main() -> None:
     case, form, threads, small = sys.argv[1:]
     fresh_memory()  # else the heap keeps some of what is freed, by luck: 200 or 540 MiB for the same work
     with torch.no_grad(), cpu_threads(int(threads)):
-        CASES[case]("cpu", True).forms[form]()
-        found = risen(CASES[case]("cpu", bool(int(small))).for_memory(form))
+        _CASES[case]("cpu", True).forms[form]()
+        found = risen(_CASES[case]("cpu", bool(int(small))).for_memory(form))
     print("" if found is None else f"{found:.1f}")
 
 

@@ -135,3 +135,41 @@ def bench_sr(
         )
         record = {"values": values, "command": command, "protocol": PROTOCOL, "data": "random numbers", "seed": 0}
         deliver("bench_sr" if device == "cpu" else "bench_sr_cuda", record, save, out)
+
+
+@bench_app.command("reference")
+def bench_reference(
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of a case; the least counts.", **whole(1, 1000))] = 3,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time TTSR's search and transfer of patches beside one matrix product, and beside the matrix of all pairs.
+
+    \b
+      course bench reference --threads 1
+      course bench reference --device cuda --save
+
+    Rivals take turns within one run; compare the ratios, not the milliseconds.
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.bench import reference_cases
+        from course_lib.bench.sr import run, table
+
+        values = run(device, threads, repeats, progress=True, cases=reference_cases.CASES)
+        typer.echo(table(values))
+        command = f"course bench reference --device {device} --repeats {repeats}" + (
+            f" --threads {threads}" if threads else ""
+        )
+        record = {
+            "values": values,
+            "command": command,
+            "protocol": reference_cases.PROTOCOL,
+            "data": "random numbers",
+            "seed": 0,
+        }
+        deliver("bench_reference" if device == "cpu" else "bench_reference_cuda", record, save, out)

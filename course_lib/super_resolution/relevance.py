@@ -3,10 +3,10 @@
 The slow form that follows the paper's equations is `plain.ttsr`. Here no patch and no matrix of all pairs is ever made:
 
 - The inner product of two patches is the sum of nine inner products of single features, those of the places that lie
-  alike in both. The features are compared once, and every sum of patches picks its nine along a diagonal: three
-  neighbours along the rows first, then three of these sums along the columns. That is done for some rows of the picture
-  at a time, and only the largest relevance of each place is kept.
-- A result of the transfer is the sum of nine values; they are gathered where they lie.
+  alike in both. All features are compared once, and nine neighbours along a diagonal are added: three along the rows,
+  then three of these sums along the columns. That is done for some rows of both at a time, while the numbers are in the
+  processor's cache, and only the largest relevance of each place is kept.
+- A result of the transfer is the sum of nine values, which are read where they lie.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _EPSILON = 1e-12  # a patch that is shorter counts as zeros
-_NUMBERS_CPU, _NUMBERS_GPU = 2**19, 2**26  # relevances held at once
+_FEW_CPU = 2**18  # inner products made at once: a megabyte, in one core's cache
+_ROWS_CPU, _MANY_CPU, _MANY_GPU = 4, 2**25, 2**26  # rows of the picture in a block, and how many sums it keeps
 
 
 def search(query: Tensor, key: Tensor, patch: int = 3, rows: int | None = None) -> tuple[Tensor, Tensor]:
@@ -36,8 +37,11 @@ def search(query: Tensor, key: Tensor, patch: int = 3, rows: int | None = None) 
     with torch.autocast(query.device.type, enabled=False):
         query, key = query.to(kind), key.to(kind)
         with torch.no_grad():
-            index = torch.stack([_most_relevant(q, k, patch, rows) for q, k in zip(query, key, strict=True)])
-        return index, _cosines(query, key, index, patch)
+            pairs = [_Diagonals(q, k, patch, rows).most_relevant() for q, k in zip(query, key, strict=True)]
+            index, score = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+        if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
+            return index, _cosines(query, key, index, patch)
+        return index, score[:, None] * _inverse_length(query, patch)
 
 
 def transfer(value: Tensor, index: Tensor, step: int = 1) -> Tensor:
@@ -49,20 +53,18 @@ def transfer(value: Tensor, index: Tensor, step: int = 1) -> Tensor:
 
     Raises TypeError or ValueError for another shape or type, and on a CPU for an index that is not in the reference.
     """
-    size = _check_transfer(value, index, step)
-    cells = F.pad(F.pixel_unshuffle(value, step), (1, 1, 1, 1))
-    table = cells.permute(0, 2, 3, 1).reshape(-1, cells.shape[1])
-    width = size[1] + 2
-    first = torch.arange(len(index), device=index.device)[:, None, None] * (width * (size[0] + 2))
-    place = (index // size[1] + 1) * width + index % size[1] + 1
-    place = F.pad(place, (1, 1, 1, 1), value=-2 * width)  # no patch is laid from outside the picture
-    h, w = index.shape[-2:]
-    total = torch.zeros((), device=value.device, dtype=value.dtype)
-    for i in (-1, 0, 1):
-        for j in (-1, 0, 1):
-            here = place[:, 1 + i : 1 + i + h, 1 + j : 1 + j + w] - (i * width + j)
-            total = total + table.index_select(0, (here.clamp(min=0) + first).flatten())
-    return F.pixel_shuffle((total / 9).reshape(len(index), h, w, -1).permute(0, 3, 1, 2), step)
+    height, width = _check_transfer(value, index, step)
+    batch, (h, w) = len(index), index.shape[-2:]
+    cells = value.reshape(batch, -1, height, step, width, step).permute(0, 2, 4, 1, 3, 5)
+    table = F.pad(cells, (0, 0, 0, 0, 0, 0, 1, 1, 1, 1)).flatten(3).flatten(0, 2)  # a cell is a row; zeros around all
+    most = width + 2
+    place = F.pad((index // width + 1) * most + index % width + 1, (1, 1, 1, 1), value=-2 * most)
+    ways = torch.tensor([i * most + j for i in (-1, 0, 1) for j in (-1, 0, 1)], device=index.device)
+    # the patch laid one place below (i = 1) covers this place with its upper part, and none is laid outside the picture
+    met = (place.unfold(1, 3, 1).unfold(2, 3, 1).flatten(3) - ways).clamp(min=0)
+    met = met + torch.arange(batch, device=index.device)[:, None, None, None] * (most * (height + 2))
+    made = F.embedding_bag(met.reshape(-1, 9), table, mode="sum") / 9
+    return made.view(batch, h, w, -1, step, step).permute(0, 3, 1, 4, 2, 5).reshape(batch, -1, step * h, step * w)
 
 
 def _check(query: Tensor, key: Tensor, patch: int, rows: int | None) -> None:
@@ -103,63 +105,109 @@ def _check_transfer(value: Tensor, index: Tensor, step: int) -> tuple[int, int]:
     return size
 
 
-def _most_relevant(query: Tensor, key: Tensor, patch: int, rows: int | None) -> Tensor:
-    """Return the index (h, w) for one picture, query (C, h, w), and its reference, key (C, h', w').
+class _Diagonals:
+    """The sums over patches of all inner products of one picture's features with its reference's, in blocks.
 
-    Pairs lie in one long line: row and column of the picture, row and column of the reference. There are `reach` zeros
-    behind the columns of both and behind the rows of the reference, so that a step along a diagonal is the same way
-    along the line wherever it begins, and one that leaves the picture or the reference ends on a zero.
+    A block is some rows of the picture with all the reference, which it passes in strips of some rows. Pairs lie in one
+    line: by row and column of the picture, then of the reference. There are `reach` zeros behind the columns of both
+    and behind the rows of the reference, so that a step along a diagonal is the same way along the line wherever it
+    begins, and one that leaves the picture or the reference ends on a zero.
     """
-    reach, (channels, h, w), (height, width) = patch // 2, query.shape, key.shape[-2:]
-    across, most = w + reach, width + reach
-    line = (height + reach) * most  # pairs of one place of the picture
-    row = across * line  # and of one row
-    count = min(h, rows or max(1, (_NUMBERS_CPU if query.device.type == "cpu" else _NUMBERS_GPU) // row))
-    left = F.pad(query, (0, reach)).reshape(channels, h * across)
-    right = F.pad(key, (0, reach)).reshape(channels, height * most)
-    scale = F.pad(_inverse_length(key[None], patch)[0, 0], (0, reach, 0, reach)).flatten()
-    single = key.new_zeros(count * row + 2 * reach * (line + 1))
-    beside = key.new_zeros((count + 3 * reach) * row + 2 * reach * most)
-    whole = key.new_empty((count + reach) * row)
-    index = torch.empty(h, w, device=key.device, dtype=torch.int64)
-    for top in range(0, h, count):
-        n = min(count, h - top)
-        pairs = single[reach * (line + 1) :][: n * row].view(n * across, line)[:, : height * most]
-        torch.mm(left[:, top * across : (top + n) * across].T, right, out=pairs)
-        after = reach * most + 2 * reach * row  # the rows before are kept from the last block
-        _sum(single, line + 1, patch, beside[after : after + n * row])
-        last = top + n == h
-        if last:
-            beside[after + n * row : after + (n + reach) * row] = 0
-        first, end = max(0, top - reach), h if last else top + n - reach
-        if end > first:
-            found = whole[: (end - first) * row]
-            _sum(beside[(first - top + reach) * row :], row + most, patch, found)
-            index[first:end] = _largest(found.view(end - first, across, line), scale, w, (height, width))
-        kept = reach * most
-        beside[kept : kept + 2 * reach * row] = beside[kept + n * row : kept + (n + 2 * reach) * row].clone()
-    return index
+
+    def __init__(self, query: Tensor, key: Tensor, patch: int, rows: int | None) -> None:
+        """Lay out query (C, h, w) and key (C, h', w')."""
+        self.reach, self.patch = patch // 2, patch
+        (channels, self.h, self.w), self.size = query.shape, key.shape[-2:]
+        self.across, self.most = self.w + self.reach, self.size[1] + self.reach  # columns, with the zeros behind them
+        self.line = (self.size[0] + self.reach) * self.most  # pairs of one place of the picture
+        few, many, most_rows = _MANY_GPU, _MANY_GPU, self.h
+        if query.device.type == "cpu":
+            few, many, most_rows = _FEW_CPU, _MANY_CPU, _ROWS_CPU
+        self.rows = _even(self.h, rows or min(most_rows, many // (self.across * self.line)))
+        self.strip = _even(self.size[0], few // (self.rows * self.across * self.most))
+        self.left = F.pad(query, (0, self.reach)).reshape(channels, -1).T
+        self.right = F.pad(key, (0, self.reach)).reshape(channels, -1)
+        self.scale = F.pad(_inverse_length(key[None], patch)[0, 0], (0, self.reach))
+        self.places = torch.arange((self.rows + self.reach) * self.across, device=key.device)
+        n = self.rows * self.across * self.strip * self.most
+        self.single = key.new_zeros(n + 2 * self.reach * (self.strip * self.most + 1))
+        slots = (self.rows + 3 * self.reach) * self.across
+        self.beside = key.new_zeros(slots * self.line + 2 * self.reach * self.most)
+        self.found = key.new_empty((self.rows + self.reach) * self.across * (self.strip + self.reach) * self.most)
+
+    def most_relevant(self) -> tuple[Tensor, Tensor]:
+        """Return index and score, before it is divided by the picture's lengths, both (h, w)."""
+        score = self.left.new_empty(self.h, self.across)
+        index = torch.empty_like(score, dtype=torch.int64)
+        kept = self.beside[self.reach * self.most :].narrow(
+            0, 0, (self.rows + 3 * self.reach) * self.across * self.line
+        )
+        kept = kept.view(-1, self.across * self.line)
+        for top in range(0, self.h, self.rows):
+            n = min(self.rows, self.h - top)
+            last = top + n == self.h
+            if last:
+                kept[2 * self.reach + n : 3 * self.reach + n] = 0
+            first, end = max(0, top - self.reach), self.h if last else top + n - self.reach
+            for column in range(0, self.size[0], self.strip):
+                self._add_beside(top, n, column)
+                if end > first:
+                    self._compare(first - top, column, index[first:end].flatten(), score[first:end].flatten())
+            kept[: 2 * self.reach] = kept[n : n + 2 * self.reach].clone()
+        return index[:, : self.w], score[:, : self.w]
+
+    def _add_beside(self, top: int, n: int, start: int) -> None:
+        m = min(self.strip, self.size[0] - start) * self.most
+        margin = self.reach * (m + 1)
+        pairs = self.single[self.reach * (self.strip * self.most + 1) - margin :]
+        left = self.left[top * self.across : (top + n) * self.across]
+        torch.mm(
+            left, self.right[:, start * self.most : start * self.most + m], out=_line(pairs, margin, n * self.across, m)
+        )
+        parts = [_line(pairs, i * (m + 1), n * self.across, m) for i in range(self.patch)]
+        slot = self.reach * self.most + 2 * self.reach * self.across * self.line + start * self.most
+        _sum(parts, _line(self.beside, slot, n * self.across, m, self.line))
+
+    def _compare(self, first: int, start: int, index: Tensor, score: Tensor) -> None:
+        """Update the best pairs of some rows, counted from the block's first, by what the strip completes."""
+        last = start + self.strip >= self.size[0]
+        above, below = max(0, start - self.reach), self.size[0] if last else start + self.strip - self.reach
+        if below <= above:
+            return
+        n, m = len(index), (below - above) * self.most
+        slot = (first + self.reach) * self.across * self.line + above * self.most
+        way = self.across * self.line + self.most
+        parts = [_line(self.beside, slot + i * way, n, m, self.line) for i in range(self.patch)]
+        found = _line(self.found, 0, n, m)
+        _sum(parts, found)
+        found *= self.scale[above:below].flatten()
+        best, row = found.view(n, below - above, self.most)[..., : self.size[1]].amax(-1).max(-1)
+        chosen = found.view(-1, self.most).index_select(0, row + self.places[:n] * (below - above))
+        here = (row + above) * self.size[1] + chosen[:, : self.size[1]].argmax(-1)
+        if above:
+            better = best > score
+            best, here = torch.where(better, best, score), torch.where(better, here, index)
+        score.copy_(best)
+        index.copy_(here)
 
 
-def _sum(line: Tensor, way: int, count: int, out: Tensor) -> None:
-    """Write into out, at each place, the sum of `count` numbers of a line, each so far behind the one before."""
-    parts = [line[i * way : i * way + len(out)] for i in range(count)]
-    if count == 1:
+def _even(whole: int, most: int) -> int:
+    """Return how long pieces are, of at most so many but at least one, where all are about equally long."""
+    return -(-whole // -(-whole // max(1, most)))
+
+
+def _line(numbers: Tensor, start: int, n: int, m: int, apart: int | None = None) -> Tensor:
+    """Return n pieces of m numbers of a long line, each so far behind the one before."""
+    return numbers.as_strided((n, m), (apart or m, 1), start + numbers.storage_offset())
+
+
+def _sum(parts: list[Tensor], out: Tensor) -> None:
+    if len(parts) == 1:
         out.copy_(parts[0])
         return
     torch.add(parts[0], parts[1], out=out)
     for part in parts[2:]:
         out += part
-
-
-def _largest(inner: Tensor, scale: Tensor, w: int, size: tuple[int, int]) -> Tensor:
-    """Return which relevance is the largest, the first of equal ones: (n, w), of inner products (n, across, line)."""
-    inner *= scale
-    reach = inner.shape[1] - w
-    table = inner.view(*inner.shape[:2], size[0] + reach, -1)[:, :w, : size[0], : size[1]]
-    row = table.amax(-1).argmax(-1)[..., None]
-    column = table.take_along_dim(row[..., None], 2).argmax(-1)
-    return (row * size[1] + column)[..., 0]
 
 
 def _cosines(query: Tensor, key: Tensor, index: Tensor, patch: int) -> Tensor:

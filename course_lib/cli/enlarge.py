@@ -65,7 +65,16 @@ def upscale(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A network from a file: an official checkpoint of EDSR, RDN, Meta-SR, LIIF, ESPCN, or ours."),
+        typer.Option(
+            help="A network from a file: an official checkpoint of EDSR, RDN, Meta-SR, LIIF, ESPCN, TTSR, SAN, or ours."
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture of the same things, closer or sharper, whose textures a network of TTSR takes.",
+            metavar="PICTURE",
+        ),
     ] = None,
     meant: Annotated[
         str | None,
@@ -104,6 +113,7 @@ def upscale(
       course upscale photo.jpg --size 1080x1920 --out wall.jpg --force
       course upscale photo.jpg --model liif-tiny --scale 3.4 --out sharp.png
       course upscale photo.jpg --checkpoint edsr-baseline-liif.pth --scale 3.4 --out sharp.png
+      course upscale photo.jpg --model ttsr-tiny --reference closer.jpg --out sharp.png
       course upscale holiday --model edsr-tiny-x2 --out holiday-x2
       torchrun --nproc-per-node 4 --no-python course upscale holiday --model liif-tiny --scale 2 --out big --device cuda
 
@@ -112,12 +122,17 @@ def upscale(
     transparency, grey, 16 bits a sample and the colour profile are kept; other metadata is not. The result appears at
     once when it is complete; Ctrl-C leaves nothing behind.
 
+    A reference may have any size and light; details of it are used where they look like what the small picture shows.
+    The time grows with the pixels of the picture times those of the reference.
+
     Of a folder, every picture is enlarged; results that are there already are not made again, so that the same command
     goes on where it was stopped. Pictures that cannot be read are named at the end (exit code 1). Under torchrun,
     processes share the pictures, and each uses a GPU of its own.
     """
     network = model is not None or checkpoint is not None
     _check_together(scale, size, network, model, checkpoint, meant, method, precision.value, tile, overlap)
+    if reference is not None and not network:
+        raise typer.BadParameter("goes with --model ttsr-tiny, or a checkpoint of TTSR", param_hint="'--reference'")
     folder = os.path.isdir(image)
     with one_line_errors():
         _check_image(image)
@@ -132,16 +147,18 @@ def upscale(
         check_device(place)
         if folder:
             pairs = several.plan(image, out, f".{extension or Extension.png}")
+            _check_reference(reference, [target for _, target in pairs])
         elif process.rank > 0:
             return  # one picture is one process's work
         else:
+            _check_reference(reference, [out])
             check_target(out, force)
         found = None
         if network:
-            from course_lib.cli.networks import check_goal, find, for_rgb
+            from course_lib.cli.networks import check_goal, find, find_reference, for_rgb
 
             name, found = find(model, checkpoint, meant)
-            found = for_rgb(found).to(place)
+            found = find_reference(reference, for_rgb(found).to(place), name, place)
             check_goal(name, found, scale, size)
         way: Any = (method or Method.bicubic).value
         wish = Wish(scale, size, way, antialias, place, found, tile, overlap, precision.value)
@@ -204,6 +221,14 @@ def _check_image(image: Path) -> None:
 
     if not os.path.lexists(image):
         raise Refused(f"cannot read {image}: No such file or folder")
+
+
+def _check_reference(reference: Path | None, targets: list[Path]) -> None:
+    """Raise Refused where a result would replace the reference, with --force too."""
+    from course_lib.cli.errors import Refused
+
+    if reference is not None and reference.resolve() in [target.resolve() for target in targets]:
+        raise Refused(f"the result would replace the reference {reference}; name another file or folder with --out")
 
 
 def _check_extension(out: Path, extension: Any, folder: bool) -> None:

@@ -99,6 +99,55 @@ def evaluate_sr(
         deliver("", record(found, data.value, values), False, out)
 
 
+@evaluate_app.command("reference")
+def evaluate_reference(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A network of the book that takes a reference; default: ttsr-tiny.",
+            parser=one_of(networks),
+            metavar="NAME",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A network from a file instead: an official checkpoint of TTSR, or ours.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for an NVIDIA graphics card.")] = "cpu",
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Print what references are worth: PSNR with none, with related and with unrelated ones, and how they are trusted.
+
+    \b
+      course evaluate reference
+      course evaluate reference --checkpoint TTSR-rec.pt --out official.json
+
+    Takes some minutes. A stereo pair and pairs made of free photographs are always measured; two more stereo pairs and
+    a scene of CUFED5 where COURSE_DATA names a folder that holds them. --save wants all of them.
+    """
+    if model is not None and checkpoint is not None:
+        raise typer.BadParameter("give one of --model and --checkpoint", param_hint="'--model' / '--checkpoint'")
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.cli.evaluate_reference import find, measure, record, scenes, table, yardstick
+        from course_lib.cli.upscale import check_device
+        from course_lib.datasets import DataMissing
+
+        check_device(device)
+        name, network = find(model or "ttsr-tiny", checkpoint, device)
+        found, missing = scenes()
+        if save and missing:
+            raise DataMissing(f"--save wants all scenes: {'; '.join(missing)}")
+        for one in missing:
+            typer.echo(f"note: {one}", err=True)
+        values = measure(network, found, yardstick())
+        typer.echo(table(name, values))
+        option = f"--model {name}" if checkpoint is None else f"--checkpoint {checkpoint.name}"
+        deliver(f"evaluate_reference_{name}", record(option, values, found), save, out)
+
+
 @evaluate_app.command("labels")
 def evaluate_labels(save: Save = False, out: Out = None, force: Force = False) -> None:
     """Print how well label maps survive a grid 16 and 32 times coarser: bilinear against windows of W.

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from course_lib import checkpoints, official
 from course_lib.cli.errors import Refused
+from course_lib.cli.referenced import Referenced, check_size
 from course_lib.cli.strips import Strips
 from course_lib.colour import luminance
-from course_lib.datasets import Samples
+from course_lib.datasets import Samples, read_samples
 from course_lib.super_resolution.any_scale import AnyScale
 from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.luminance import enlarge_rgb
 from course_lib.super_resolution.tiles import Tiles
+from course_lib.super_resolution.ttsr import TTSR
 
 LEAST_TRAINED, MOST_TRAINED = 1, 4
 """Scales that networks for every scale are trained on, here as in the papers."""
@@ -89,6 +91,26 @@ def for_rgb(network: nn.Module) -> nn.Module:
     return network
 
 
+def find_reference(path: Path | None, network: nn.Module, name: str, device: str) -> nn.Module:
+    """Return a network with the picture in a file as its reference; one of TTSR without, where there is none.
+
+    The network is on the device. Raises UnreadablePicture, and Refused where the network takes no reference, or the
+    picture is too small or too large.
+    """
+    if not isinstance(network, TTSR):
+        if path is not None:
+            raise Refused(f"{name} takes no reference; --reference goes with ttsr-tiny or a checkpoint of TTSR")
+        return network
+    if path is None:
+        return Referenced(network)
+    if path.is_dir():
+        raise Refused(f"--reference must be one picture, and {path} is a folder")
+    samples = read_samples(path)
+    height, width, _ = samples.values.shape
+    check_size(network, (height, width), str(path))
+    return Referenced(network, _planes(samples).to(device))
+
+
 def check_goal(name: str, network: nn.Module, scale: Fraction | None, size: tuple[int, int] | None) -> None:
     """Raise Refused where a network for every scale is not told which, or one for a single scale is told another."""
     if isinstance(network, AnyScale):
@@ -105,7 +127,7 @@ class NetworkStrips:
 
     samples: the picture; grey is given to the network as three equal channels, whose luminance comes back; alpha is
     enlarged bicubically, and colours that nobody sees are replaced by those nearby, so that they do not bleed into what
-    is seen. Other arguments as of `Tiles`. Raises as it does.
+    is seen. Other arguments as of `Tiles`; bar: show how far the search in a reference is. Raises as `Tiles` does.
     """
 
     def __init__(
@@ -118,10 +140,14 @@ class NetworkStrips:
         overlap: int | None = None,
         precision: torch.dtype | None = None,
         done: Callable[[int], Any] | None = None,
+        bar: bool = False,
     ) -> None:
         """See the class."""
         self.samples = samples
-        self.tiles = Tiles(network, _planes(samples), size, scale, tile, overlap, precision, done)
+        planes = _planes(samples)
+        if isinstance(network, Referenced):
+            network, planes = network.over(planes, samples.top > 255, bar)
+        self.tiles = Tiles(network, planes, size, scale, tile, overlap, precision, done)
         self.shape = (*self.tiles.size, samples.values.shape[2])
         self.alpha: Strips | None = None
         if samples.alpha:

@@ -15,6 +15,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from course_lib.cli.errors import Refused, check_target
 from course_lib.cli.networks import NetworkStrips
+from course_lib.cli.referenced import Referenced, notes
 from course_lib.cli.strips import Strips
 from course_lib.cli.writers import FORMATS, Format
 from course_lib.datasets import Samples, read_samples
@@ -56,13 +57,18 @@ class Wish:
             return down.n_out, right.n_out
         return self.size or (output_size(height, self.scale or 1), output_size(width, self.scale or 1))
 
-    def strips(self, samples: Samples, done: Callable[[int], Any] | None = None) -> Strips | NetworkStrips:
-        """Return the rows of the result; done is called with numbers of pixels that a network has finished."""
+    def strips(
+        self, samples: Samples, done: Callable[[int], Any] | None = None, bar: bool = False
+    ) -> Strips | NetworkStrips:
+        """Return the rows of the result; done is called with numbers of pixels that a network has finished.
+
+        bar: show how far the search in a reference is, which comes first.
+        """
         if self.network is None:
             height, width, _ = samples.values.shape
             return Strips(samples, self.goal(height, width), self.scale, self.method, self.antialias, self.device)
         exact = PRECISIONS[self.precision]
-        return NetworkStrips(self.network, samples, self.size, self.scale, self.tile, self.overlap, exact, done)
+        return NetworkStrips(self.network, samples, self.size, self.scale, self.tile, self.overlap, exact, done, bar)
 
 
 def upscale(
@@ -82,11 +88,15 @@ def upscale(
     _check_format(samples, goal, kind, out)
     _check_disk(goal[0] * goal[1] * channels * samples.values.itemsize, kind, out)
     desc = f"{width} x {height} -> {goal[1]} x {goal[0]}"
+    tell = say or (lambda text: None)
+    if isinstance(wish.network, Referenced):
+        for note in notes(wish.network, (height, width)):
+            tell(note)
     with tqdm(total=goal[0] * goal[1], unit=" pixels", unit_scale=True, desc=desc, disable=not bar) as progress:
-        strips = wish.strips(samples, progress.update)
+        strips = wish.strips(samples, progress.update, bar)
         if isinstance(strips, NetworkStrips):
-            for note in strips.notes if say is not None else ():
-                say(note)  # type: ignore[misc]
+            for note in strips.notes:
+                tell(note)
             rows = iter(strips)
         else:
             rows = _counted(strips, progress)

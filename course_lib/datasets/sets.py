@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,6 +97,23 @@ def find(name: str) -> Path:
         f"the set {name} is not complete on this machine (looked in {looked}); get it with `course data get {name}`, "
         "or let the environment variable COURSE_DATA name a folder that holds it"
     )
+
+
+def mirror(name: str, files: Sequence[str]) -> Path:
+    """Return the folder COURSE_DATA/<name> of a set that this program does not download, because no address of it is
+    known that stays.
+
+    Raises DataMissing, naming the files that must lie in it, where the variable is not set or one is not there.
+    """
+    place = os.environ.get("COURSE_DATA")
+    folder = Path(place).expanduser() / name if place else None
+    if folder is None or not all((folder / file).is_file() for file in files):
+        looked = f"looked in {folder}" if folder else "COURSE_DATA is not set"
+        raise DataMissing(
+            f"the set {name} is not on this machine ({looked}) and cannot be downloaded; let the environment variable "
+            f"COURSE_DATA name a folder in which the folder {name} holds {', '.join(files)}"
+        )
+    return folder
 
 
 def pictures(name: str) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:

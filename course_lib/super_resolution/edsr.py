@@ -1,9 +1,16 @@
 """EDSR: residual blocks without normalisation on the small picture, then sub-pixel convolutions (chapter 08)."""
 
-import torch
 from torch import Tensor, nn
 
-from course_lib.super_resolution.layers import MeanShift, Tail, as_batch, bicubic, check_range, check_scale
+from course_lib.super_resolution.layers import (
+    MeanShift,
+    Tail,
+    as_batch,
+    bicubic,
+    channels_together,
+    check_range,
+    check_scale,
+)
 from course_lib.upsampling.grids import check_length
 
 
@@ -52,10 +59,7 @@ class EDSREncoder(nn.Module):
         On a CPU they lie in memory with the channels of a pixel side by side (torch.channels_last), where convolutions
         are fastest. Raises TypeError or ValueError for another shape.
         """
-        x = as_batch("x", x)
-        if x.device.type == "cpu":
-            x = x.contiguous(memory_format=torch.channels_last)
-        head = self.head(x)
+        head = self.head(channels_together(as_batch("x", x)))
         features = head
         for block in self.body:
             features = block(features)

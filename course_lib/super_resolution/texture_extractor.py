@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.blocks import vgg
-from course_lib.super_resolution.layers import as_batch
+from course_lib.super_resolution.layers import as_batch, channels_together
 from course_lib.upsampling.grids import check_length
 
 LAYERS = ("relu1_1", "relu2_1", "relu3_1")
@@ -42,7 +42,7 @@ class TextureExtractor(nn.Module):
         They are not negative. Where a size is odd, its last row or column is left out when it halves. Raises TypeError
         or ValueError for another shape, or less than 4 pixels along a side.
         """
-        x = as_batch("pictures", pictures)
+        x = channels_together(as_batch("pictures", pictures))
         if min(x.shape[-2:]) < 4:
             raise ValueError(f"pictures must have at least 4 x 4 pixels, got {tuple(pictures.shape)}")
         if self.mean_shift:

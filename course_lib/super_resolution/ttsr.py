@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.super_resolution.cross_scale import CrossScaleStage, MergeTail, ResidualStage, interpolate
-from course_lib.super_resolution.layers import as_batch, bicubic, eight_bit
+from course_lib.super_resolution.layers import as_batch, bicubic, channels_together, eight_bit
 from course_lib.super_resolution.relevance import search, transfer
 from course_lib.super_resolution.texture_extractor import TextureExtractor, check_widths
 from course_lib.upsampling import resize
@@ -43,6 +43,20 @@ class Textures:
         return texture, self.soft if size == 1 else interpolate(self.soft, size)
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What a reference has, at a quarter of its size (h', w') and finer (Yang et al. 2020, equation 1).
+
+    key: of the reference shrunk and enlarged (K), (B, widths[2], h', w'), among which is searched. fine, middle,
+    coarse: its textures (V), (B, widths[k], ...) of size 4h' x 4w', 2h' x 2w' and h' x w'.
+    """
+
+    key: Tensor
+    fine: Tensor
+    middle: Tensor
+    coarse: Tensor
+
+
 class SoftAttention(nn.Module):
     """F + conv(cat(F, T)) * S: features take of a texture as much as it is alike (Yang et al. 2020, equation 5)."""
 
@@ -68,7 +82,8 @@ class TTSR(nn.Module):
     channels: of the features. blocks: residual blocks of the first stage, and of each size where there are one, two and
     three sizes. widths: channels of the textures at 4, 2 and 1 times the small size. residual_scale: what each block's
     change is multiplied by. added: the result is added to `lr_up`, so that only what bicubic misses is learned; the
-    paper's network makes the whole picture, clamped to [0, 1]. Raises TypeError or ValueError naming the argument.
+    paper's network makes the whole picture, clamped to [0, 1]. radius: how many small pixels away a result still looks
+    where there is no reference. Raises TypeError or ValueError naming the argument.
     """
 
     scale = SCALE
@@ -92,6 +107,7 @@ class TTSR(nn.Module):
         self.residual_scale, self.added = residual_scale, added
         fine, middle, coarse = self.widths
         first, one, two, three = self.blocks
+        self.radius = 2 * sum(self.blocks) + 11  # the longest way is that of the small maps, and back by bicubic
 
         self.extractor = TextureExtractor(widths)
         self.head = nn.Conv2d(3, channels, 3, padding=1)
@@ -139,20 +155,33 @@ class TTSR(nn.Module):
 
         Arguments as in `forward`, one batch or one picture each. Raises TypeError or ValueError naming the argument.
         """
-        lr_up, value = as_batch("lr_up", lr_up), as_batch("ref", ref)
-        if lr_up.shape[-2] % SCALE or lr_up.shape[-1] % SCALE:
-            raise ValueError(f"lr_up must have sides that are multiples of {SCALE}, got {tuple(lr_up.shape)}")
-        if len(value) != len(lr_up) or min(value.shape[-2:]) < SCALE:
-            expected = f"{len(lr_up)} pictures of at least {SCALE} x {SCALE} pixels, one for each small picture"
-            raise ValueError(f"ref must be {expected}; got {tuple(ref.shape)}")
+        large, value = _enlarged(lr_up), as_batch("ref", ref)
+        if len(value) != len(large):
+            raise ValueError(f"ref must be one picture for each small one, {len(large)}; got {tuple(ref.shape)}")
+        return self.find(large, self.offer(value, ref_down_up))
+
+    def offer(self, ref: Tensor, ref_down_up: Tensor | None = None) -> Offer:
+        """Return what `find` looks through; for many pictures with one reference it needs to be made only once.
+
+        Arguments as in `forward`. Raises TypeError or ValueError naming the argument.
+        """
+        value = as_batch("ref", ref)
+        if min(value.shape[-2:]) < SCALE:
+            raise ValueError(f"ref must have at least {SCALE} x {SCALE} pixels, got {tuple(ref.shape)}")
         if ref_down_up is not None:
             ref_down_up = _whole(_fitting("ref_down_up", ref_down_up, value))
         value = _whole(value)
-        query = self.extractor(lr_up)[-1]
         key = self.extractor(down_up(value) if ref_down_up is None else ref_down_up)[-1]
-        index, soft = search(query, key)
-        fine, middle, coarse = self.extractor(value)
-        return Textures(index, soft, transfer(fine, index, 4), transfer(middle, index, 2), transfer(coarse, index, 1))
+        return Offer(key, *self.extractor(value))
+
+    def find(self, lr_up: Tensor, offer: Offer) -> Textures:
+        """Return the most alike textures for each small pixel; lr_up as in `forward`, as many as the offer is for.
+
+        Raises TypeError or ValueError naming the argument.
+        """
+        index, soft = search(self.extractor(_enlarged(lr_up))[-1], offer.key)
+        levels = ((offer.fine, 4), (offer.middle, 2), (offer.coarse, 1))
+        return Textures(index, soft, *(transfer(maps, index, step) for maps, step in levels))
 
     def enlarge(
         self,
@@ -171,10 +200,10 @@ class TTSR(nn.Module):
             if textures.soft.shape != (len(small), 1, *small.shape[-2:]):
                 found = tuple(textures.soft.shape)
                 raise ValueError(f"textures must be those of pictures like lr, {tuple(small.shape)}; got soft {found}")
+            weight = weight.to(textures.soft) if isinstance(weight, Tensor) else weight
             textures = replace(textures, soft=textures.soft * weight)
-        large: Tensor = (
-            self.tail(*self.features(2 * small - 1, textures)).to(lr.dtype) / 2
-        )  # the network's range is [-1, 1]
+        # the network's range is [-1, 1]
+        large: Tensor = self.tail(*self.features(2 * small - 1, textures)).to(lr.dtype) / 2
         if not self.added:
             return (large + 0.5).clamp(0, 1)
         return large + (bicubic_up(small) if lr_up is None else _fitting("lr_up", lr_up, small, SCALE))
@@ -184,7 +213,7 @@ class TTSR(nn.Module):
 
         The columns of figure 4 of the paper, from left to right.
         """
-        x = self.head(x).relu_()
+        x = self.head(channels_together(x)).relu_()
         x1 = self.stage1(self.attention1(self.first(x), textures))
 
         x2 = F.pixel_shuffle(self.to_x2(x1), 2).relu_()
@@ -233,6 +262,13 @@ def _fitting(name: str, pictures: Tensor, like: Tensor, factor: int = 1) -> Tens
     expected = (*like.shape[:2], *(factor * n for n in like.shape[-2:]))
     if batch.shape != expected:
         raise ValueError(f"{name} must be {expected}, got {tuple(batch.shape)}")
+    return batch
+
+
+def _enlarged(lr_up: Tensor) -> Tensor:
+    batch = as_batch("lr_up", lr_up)
+    if any(n % SCALE for n in batch.shape[-2:]):
+        raise ValueError(f"lr_up must have sides that are multiples of {SCALE}, got {tuple(lr_up.shape)}")
     return batch
 
 

@@ -468,6 +468,21 @@ def test_a_mirror_comes_first(server: tuple[Path, list[str]], tmp_path: Path, mo
     assert server[1] == []
 
 
+def test_a_set_without_an_address_lies_in_a_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: the folder by hand; what is missing is named."""
+    monkeypatch.delenv("COURSE_DATA", raising=False)
+    with pytest.raises(
+        datasets.DataMissing, match=r"Toy is not on this machine \(COURSE_DATA is not set\).*a/b.png, c"
+    ):
+        datasets.mirror("Toy", ["a/b.png", "c"])
+    (tmp_path / "Toy" / "a").mkdir(parents=True)
+    (tmp_path / "Toy" / "a" / "b.png").touch()
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    with pytest.raises(datasets.DataMissing, match=r"\(looked in .*Toy\)"):
+        datasets.mirror("Toy", ["a/b.png", "c"])
+    assert datasets.mirror("Toy", ["a/b.png"]) == tmp_path / "Toy"
+
+
 def test_registry_is_complete() -> None:
     """Oracle: the counts of files; hashes and commits are hexadecimal; targets are unique and stay inside."""
     counts = {"Set5": 5, "Set14": 14, "BSDS500": 400, "BCCD": 729}

@@ -151,8 +151,7 @@ def test_the_formula():
     assert torch.equal(model(lr[0]), lr_up[0])
     weight = CrossNet(weighted=True).agreement(lr_up, blurred, flow)
     assert 0 <= weight.min() < 0.5 < weight.max() <= 1
-    pointed = warp(torch.nn.functional.pad(torch.ones(1, 1, 78, 78), (1, 1, 1, 1)), flow)
-    assert (weight[pointed == 0] == 0).all()
+    assert CrossNet().agreement(lr_up, blurred, flow + 100).max() == 0  # beyond the reference nothing is known
 
 
 def test_dtypes_and_batches():

@@ -1,4 +1,4 @@
-"""What `course bench sr` measures of chapter 12: covariances beside one product of matrices, attention, the network."""
+"""What `course bench second-order` measures: covariances, their roots, and SAN itself (chapter 12)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from course_lib.plain.san import covariance_by_matrix, newton_schulz_loop
 from course_lib.super_resolution.san import SAN
 from course_lib.super_resolution.second_order import covariance, newton_schulz
 
+PROTOCOL = (
+    "maps of random numbers, random weights, float32, no gradients; the least of all runs but the first, rivals by "
+    "turns (of 20 ms where they are fast), with one CPU thread its processor time. bare: covariance: one product of "
+    "the maps with themselves; Newton-Schulz: its 13 products; SAN: its 3 x 3 convolutions alone. plain: the paper's "
+    "product with a centring matrix of as many rows as there are places (not measured where it has a GiB and more), "
+    "and the iteration as the paper writes it. mib: peak memory above what is there before (CPU: of a fresh process "
+    "for each, after a run at a small size, what is freed goes back at once; CUDA: of the allocator), without the "
+    "maps. of_limit: arithmetic a second of bare's products, as a share of a large matrix product's"
+)
 _CHANNELS = 64
 
 

@@ -1,5 +1,6 @@
 """`course bench`: times on this machine. Heavy imports wait inside the commands, so that --help answers at once."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -123,18 +124,7 @@ def bench_sr(
 
     Rivals take turns within one run; compare the ratios, not the milliseconds.
     """
-    with one_line_errors():
-        if out is not None:
-            check_target(out, force)
-        from course_lib.bench.sr import PROTOCOL, run, table
-
-        values = run(device, threads, repeats, progress=True)
-        typer.echo(table(values))
-        command = f"course bench sr --device {device} --repeats {repeats}" + (
-            f" --threads {threads}" if threads else ""
-        )
-        record = {"values": values, "command": command, "protocol": PROTOCOL, "data": "random numbers", "seed": 0}
-        deliver("bench_sr" if device == "cpu" else "bench_sr_cuda", record, save, out)
+    _beside("sr", threads, device, repeats, save, out, force)
 
 
 @bench_app.command("reference")
@@ -154,22 +144,48 @@ def bench_reference(
 
     Rivals take turns within one run; compare the ratios, not the milliseconds.
     """
+    _beside("reference", threads, device, repeats, save, out, force)
+
+
+@bench_app.command("second-order")
+def bench_second_order(
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of a case; the least counts.", **whole(1, 1000))] = 3,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time SAN's covariances beside one matrix product, and beside the product with the centring matrix.
+
+    \b
+      course bench second-order --threads 1
+      course bench second-order --device cuda --save
+
+    Rivals take turns within one run; compare the ratios, not the milliseconds.
+    """
+    _beside("second-order", threads, device, repeats, save, out, force)
+
+
+def _beside(
+    what: str, threads: int | None, device: str, repeats: int, save: bool, out: Path | None, force: bool
+) -> None:
+    """Measure the cases of one of the commands in which ours takes turns with rivals, show them and record them."""
     with one_line_errors():
         if out is not None:
             check_target(out, force)
-        from course_lib.bench import reference_cases
-        from course_lib.bench.sr import run, table
+        from course_lib.bench import reference_cases, second_order_cases, sr
 
-        values = run(device, threads, repeats, progress=True, cases=reference_cases.CASES)
-        typer.echo(table(values))
-        command = f"course bench reference --device {device} --repeats {repeats}" + (
+        protocol, cases = {
+            "sr": (sr.PROTOCOL, None),
+            "reference": (reference_cases.PROTOCOL, reference_cases.CASES),
+            "second-order": (second_order_cases.PROTOCOL, second_order_cases.CASES),
+        }[what]
+        values = sr.run(device, threads, repeats, progress=True, cases=cases)
+        typer.echo(sr.table(values))
+        command = f"course bench {what} --device {device} --repeats {repeats}" + (
             f" --threads {threads}" if threads else ""
         )
-        record = {
-            "values": values,
-            "command": command,
-            "protocol": reference_cases.PROTOCOL,
-            "data": "random numbers",
-            "seed": 0,
-        }
-        deliver("bench_reference" if device == "cpu" else "bench_reference_cuda", record, save, out)
+        record = {"values": values, "command": command, "protocol": protocol, "data": "random numbers", "seed": 0}
+        name = f"bench_{what.replace('-', '_')}"
+        deliver(name if device == "cpu" else f"{name}_cuda", record, save, out)

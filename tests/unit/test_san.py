@@ -266,3 +266,19 @@ def test_kept_in_a_file(tmp_path: Any) -> None:
     assert torch.equal(other(lr), model(lr))
     assert {name: getattr(other, name) for name in SIZES} == SIZES
     assert (other.data_range, other.attention, other.added) == (2.0, "first", True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["second", "first"])
+def test_on_a_gpu(attention: str) -> None:
+    """Oracle: the CPU, gradients too, in float64."""
+    model, lr = made(2, attention=attention), torch.rand(2, 3, 9, 10, dtype=torch.float64)
+    results = []
+    for device in ("cpu", "cuda"):
+        net, x = model.to(device), lr.to(device).requires_grad_()
+        sr = net(x)
+        gradients = torch.autograd.grad(sr.square().sum(), [x, *net.parameters()])
+        assert {one.device.type for one in (sr, *gradients)} == {device}
+        results.append([one.detach().cpu() for one in (sr, *gradients)])
+    for cpu, cuda in zip(*results, strict=True):
+        torch.testing.assert_close(cuda, cpu, rtol=1e-8, atol=1e-8)

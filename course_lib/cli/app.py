@@ -19,6 +19,7 @@ _HELP = """Enlarge pictures, train and measure models, time the library, fetch d
   course upscale cat.png --scale 3.7 --out big.png      enlarge a picture by interpolation
   course upscale cat.png --model liif-tiny --scale 3.4 --out sharp.png      by a trained network
   course upscale cat.png --checkpoint rdn-liif.pth --scale 3.4 --out x.png  by an official checkpoint
+  course upscale cat.png --model ttsr-tiny --reference closer.png --out x.png  with another picture's textures
   course card                                           which trained networks there are
   course data get Set5                                  download a benchmark
   course evaluate sr --model liif-tiny --model bicubic  PSNR and SSIM side by side

@@ -160,6 +160,8 @@ def upscale(
             name, found = find(model, checkpoint, meant)
             found = find_reference(reference, for_rgb(found).to(place), name, place)
             check_goal(name, found, scale, size)
+            if reference is not None and not folder and os.path.samefile(image, reference):
+                _note("the reference is the picture itself, which has no more detail to lend")
         way: Any = (method or Method.bicubic).value
         wish = Wish(scale, size, way, antialias, place, found, tile, overlap, precision.value)
         if folder:

@@ -181,17 +181,19 @@ class NetworkStrips:
                 "trained; expect less"
             )
         if not tiles.exact and len(tiles.bands) * len(tiles.parts) > 1:
-            radius = int(tiles.model.radius)  # type: ignore[arg-type]
-            found.append(
-                f"the network looks {radius} pixels around and tiles overlap by {tiles.overlap}: seams may show"
-            )
+            found.append(f"the network looks {_sight(tiles)} and tiles overlap by {tiles.overlap}: seams may show")
         if tiles.exact and tiles.cost > _DEAR:
             found.append(
                 f"tiles without seams take {tiles.cost:.0f} times the arithmetic here, because this network looks "
-                f"{tiles.overlap} pixels around; a larger --tile takes more memory and less time, a smaller --overlap "
+                f"{_sight(tiles)}; a larger --tile takes more memory and less time, a smaller --overlap "
                 "less time and may show seams"
             )
         return found
+
+
+def _sight(tiles: Tiles) -> str:
+    radius = int(tiles.model.radius)  # type: ignore[arg-type]
+    return "at the whole picture" if radius >= max(tiles.rows.n_in, tiles.columns.n_in) else f"{radius} pixels around"
 
 
 def _planes(samples: Samples) -> Tensor:

@@ -13,6 +13,7 @@ from course_lib.official.fitting import fit
 from course_lib.super_resolution.any_scale import AnyScale
 from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.metrics import benchmark, enlarger, network, score
+from course_lib.super_resolution.ttsr import TTSR
 from course_lib.training import checkpoint, recipes
 
 SETS = ("Set5", "Set14")
@@ -64,7 +65,7 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
         "training": {key: record[key] for key in _ORIGIN} | {key: record["values"][key] for key in _COST},
         "licence": _NON_COMMERCIAL if "BSDS500" in record["data"] else _FREE,
         "metrics": metrics,
-        "protocol": PROTOCOLS[usual_protocol(model)],
+        "protocol": PROTOCOLS[usual_protocol(model)] + ("; without a reference" if isinstance(model, TTSR) else ""),
         "aim": _aim(getattr(recipe, "aim", None), metrics),
         "photograph": {"name": PHOTOGRAPH, "psnr": photograph_psnr(model)},
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -26,6 +26,7 @@ from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.liif import LIIF
 from course_lib.super_resolution.luminance import enlarge_rgb
 from course_lib.super_resolution.metrics import enlarger, score
+from course_lib.super_resolution.san import SAN
 from tests.cli.test_upscale import COURSE, noise, one_line, save
 
 
@@ -154,6 +155,14 @@ def test_the_cost_of_tiles_without_seams_is_told() -> None:
     assert note.startswith(f"tiles without seams take {seen / 4800:.0f} times the arithmetic here")
     assert f"looks {radius} pixels around; a larger --tile takes more memory and less time, a smaller --overlap" in note
     assert not networks.NetworkStrips(network, samples, None, Fraction(2), tile=80).notes
+
+
+def test_a_network_that_sees_everything_says_so() -> None:
+    """Oracle: the words, with tiles that see all and with tiles that do not."""
+    network, samples = SAN(2, groups=1, blocks=1, channels=16), Samples(noise(20, 30, 3))
+    for overlap, rest in ((None, "; a larger --tile"), (2, " and tiles overlap by 2: seams may show")):
+        (note,) = networks.NetworkStrips(network, samples, None, None, tile=5, overlap=overlap).notes
+        assert f"network looks at the whole picture{rest}" in note
 
 
 USAGE = {

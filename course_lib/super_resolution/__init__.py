@@ -1,5 +1,6 @@
 """Super-resolution: the networks, and how their results are measured."""
 
+from course_lib.super_resolution.crossnet import CrossNet
 from course_lib.super_resolution.edsr import EDSR, EDSREncoder
 from course_lib.super_resolution.encoders import make_encoder
 from course_lib.super_resolution.espcn import ESPCN
@@ -10,6 +11,7 @@ from course_lib.super_resolution.metrics import benchmark, enlarger, modcrop, ne
 from course_lib.super_resolution.rdn import RDN, RDNEncoder
 from course_lib.super_resolution.san import SAN
 from course_lib.super_resolution.second_order import SOCA, FirstOrder, covariance, newton_schulz
+from course_lib.super_resolution.srntt import SRNTT
 from course_lib.super_resolution.ttsr import TTSR
 
 __all__ = [
@@ -19,7 +21,9 @@ __all__ = [
     "RDN",
     "SAN",
     "SOCA",
+    "SRNTT",
     "TTSR",
+    "CrossNet",
     "EDSREncoder",
     "FirstOrder",
     "MetaSR",

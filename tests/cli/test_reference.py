@@ -312,3 +312,15 @@ def test_only_ttsr_is_measured(tmp_path: Path) -> None:
     done = course("evaluate", "reference", "--model", "espcn-x3", "--checkpoint", tmp_path / "edsr.safetensors")
     assert done.exit_code == 2
     assert "give one of --model and --checkpoint" in " ".join(done.stderr.split())
+
+
+@pytest.mark.gpu
+def test_cuda_gives_the_same(net: TTSR, file: Path, tmp_path: Path) -> None:
+    """Oracle: the CPU; features of noise have no near ties."""
+    words = ["--checkpoint", file, "--reference", save(tmp_path / "other.png", noise(26, 35, 3)[::-1]), "--tile", 9]
+    source = save(tmp_path / "in.png", noise(13, 17, 3))
+    for device in ("cpu", "cuda"):
+        done = course("upscale", source, *words, "--device", device, "--out", tmp_path / f"{device}.png")
+        assert done.exit_code == 0, done.output
+    came, expected = (datasets.read_samples(tmp_path / f"{device}.png").values for device in ("cuda", "cpu"))
+    assert near(came, expected)

@@ -153,7 +153,8 @@ class _Diagonals:
                 self._add_beside(top, n, column)
                 if end > first:
                     self._compare(first - top, column, index[first:end].flatten(), score[first:end].flatten())
-            kept[: 2 * self.reach] = kept[n : n + 2 * self.reach].clone()
+            for slot in range(2 * self.reach):
+                kept[slot] = kept[n + slot]
         return index[:, : self.w], score[:, : self.w]
 
     def _add_beside(self, top: int, n: int, start: int) -> None:

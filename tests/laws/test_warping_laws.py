@@ -1,9 +1,11 @@
 """Laws of warping, over random pictures and flows (Hypothesis draws them)."""
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 
+from course_lib.super_resolution.srntt import swap
 from course_lib.super_resolution.warping import inside, warp
 
 laws = settings(max_examples=60, deadline=None, derandomize=True)
@@ -73,3 +75,18 @@ def test_whole_pixels_are_copied(size, down, right, seed):
     assert torch.equal(warp(picture, flow), copied)
     own = ((rows >= 0) & (rows < size[0]))[:, None] & ((columns >= 0) & (columns < size[1]))
     assert torch.equal(inside(flow, size)[0, 0] > 0, own)
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_what_the_cpu_gives():
+    """Oracle: the CPU, for values and gradients of `warp`, and for `swap`, which is made of it."""
+    picture, flow = draw((6, 7), (4, 4), seed=0)
+    found = []
+    for device in ("cpu", "cuda"):
+        inputs = [one.to(device).requires_grad_() for one in (picture, flow)]
+        moved = warp(*inputs)
+        laid = swap(inputs[0], inputs[1].detach().round(), step=2)
+        assert moved.device.type == laid.device.type == device
+        found.append([one.cpu() for one in (moved, laid, *torch.autograd.grad(moved.square().sum(), inputs))])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)

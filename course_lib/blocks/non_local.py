@@ -63,6 +63,8 @@ def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     autocast: products of large numbers need their digits.
     """
     with torch.autocast(query.device.type, enabled=False):
-        places = ((part.float() if part.dtype in HALF else part).flatten(2).mT[:, None] for part in (query, key, value))
-        seen = F.scaled_dot_product_attention(*places, scale=1.0)
-        return seen[:, 0].mT.reshape(query.shape)
+        wide = (part.float() if part.dtype in HALF else part for part in (query, key, value))
+        # only where the channels of a place lie side by side is the matrix of all pairs never made
+        asked, *seen = (part.flatten(2).mT.contiguous()[:, None] for part in wide)
+        found = F.scaled_dot_product_attention(asked, seen[0], seen[1], scale=1.0)
+        return found[:, 0].mT.reshape(query.shape)

@@ -111,6 +111,8 @@ def match(lr_up: Tensor, ref_down_up: Tensor, extractor: Extractor, phases: bool
     for phase in range(SCALE**2 if phases else 1):
         i, j = divmod(phase, SCALE)
         height, width = (n - n % SCALE for n in (ref_down_up.shape[-2] - i, ref_down_up.shape[-1] - j))
+        if phase and not (height and width):
+            continue  # the reference has four rows or columns
         key = extractor(ref_down_up[..., i : i + height, j : j + width])
         index, score = search(query, key)
         down = SCALE * (index // key.shape[-1]) + i - rows[:, None]

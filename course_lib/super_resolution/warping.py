@@ -14,9 +14,9 @@ def warp(picture: Tensor, flow: Tensor) -> Tensor:
 
     picture (B, C, H', W'); flow (B, 2, H, W): pixel (y, x) of the result reads the picture at (y + flow[0], x +
     flow[1]), in pixels. So the flow lives on the grid of the RESULT, (B, C, H, W), and points into the picture, which
-    may have another size; beyond its edge the nearest pixel is read. Gradients: to the picture its weights, to the flow
-    the local slope (b - a between neighbours a and b, the one behind at a pixel itself), 0 beyond the edge. dtype of
-    the picture; places are computed in float32, or float64 where the flow is.
+    may have another size; beyond its edge the nearest pixel is read, and nan where the flow is nan. Gradients: to the
+    picture its weights, to the flow the local slope (b - a between neighbours a and b, the one behind at a pixel
+    itself), 0 beyond the edge. dtype of the picture; places are computed in float32, or float64 where the flow is.
 
     Raises TypeError or ValueError naming the argument. CrossNet: F(p) = sum over q of F(q) max(0, 1 - |p_x + V_x -
     q_x|) max(0, 1 - |p_y + V_y - q_y|) (Zheng et al. 2018); only four q have weights.
@@ -27,7 +27,8 @@ def warp(picture: Tensor, flow: Tensor) -> Tensor:
     y, x = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
     top, left = y.detach().floor(), x.detach().floor()
     down, right = (y - top)[:, None], (x - left)[:, None]  # fractions: how near the pixel below, and the one behind
-    first, before = top.long(), left.long()
+    # an undefined place is a whole number of its own on each device; the fractions make its pixel undefined
+    first, before = top.long().clamp(0, height - 1), left.long().clamp(0, width - 1)
     last, behind = (first + 1).clamp(max=height - 1), (before + 1).clamp(max=width - 1)
     above = (1 - right) * _read(picture, first, before) + right * _read(picture, first, behind)
     below = (1 - right) * _read(picture, last, before) + right * _read(picture, last, behind)

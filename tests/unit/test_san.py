@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib import checkpoints
 from course_lib.blocks.non_local import NonLocal, attended
@@ -160,6 +161,31 @@ def test_non_local_cell_by_cell(size: tuple[int, int], grid: int, pool: int) -> 
     seed = torch.randn_like(came)
     ours, theirs = (torch.autograd.grad((y * seed).sum(), x, retain_graph=True)[0] for y in (came, expected))
     torch.testing.assert_close(ours, theirs)
+
+
+class Largest(TorchDispatchMode):
+    """Keeps the largest number of values in a tensor that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        parts = out if isinstance(out, tuple) else (out,)
+        self.values = max([self.values, *(one.numel() for one in parts if isinstance(one, Tensor))])
+        return out
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("grid", [1, 2])
+def test_the_matrix_of_all_pairs_is_never_made(grid: int, together: bool) -> None:
+    """Oracle: no tensor on the way has more values than the map itself, however it lies in memory."""
+    x = torch.randn(1, 8, 32, 32)
+    x = x.contiguous(memory_format=torch.channels_last) if together else x
+    with Largest() as seen, torch.no_grad():
+        NonLocal(8, 4, grid)(x)
+    assert seen.values <= x.numel()
 
 
 def test_attention_of_large_products() -> None:

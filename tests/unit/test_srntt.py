@@ -130,6 +130,19 @@ def test_a_match_is_the_largest_relevance():
     assert torch.equal(flow[0, 1], (place % 32).view(6, 7) - columns)
 
 
+@pytest.mark.parametrize("size", [(4, 4), (4, 12), (8, 4)])
+def test_a_reference_of_one_place_along_an_axis(size):
+    """Oracle: the matches without phases along the sides that leave no room for others; four pixels have one place."""
+    target, reference = rand(1, 3, 8, 8), rand(1, 3, *size, seed=1)
+    flow, score = match(target, reference, FilterBank().double())
+    once, least = match(target, reference, FilterBank().double(), phases=False)
+    assert (score >= least).all()
+    for axis in (0, 1):
+        if size[axis] == 4:
+            assert torch.equal(flow[:, axis], once[:, axis])
+    assert SRNTT()(rand(1, 3, 2, 2), ref=reference).isfinite().all()
+
+
 def test_a_moved_picture_is_found_where_it_is():
     """Oracle: the motion. Without phases only multiples of 4 are."""
     fields = seen(side=96, shift=(5, -6))

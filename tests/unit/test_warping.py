@@ -47,6 +47,20 @@ def test_the_gradient_to_the_flow_is_the_slope():
     assert at_pixels.grad[0, 1, 0, :3].tolist() == [10, 40, -30]
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_undefined_flow_makes_its_own_pixel_undefined(axis):
+    """Oracle: the same flow with numbers there, for all other pixels."""
+    picture, flow = rand(1, 2, 3, 4), rand(1, 2, 3, 4, seed=1, low=-1)
+    clean = warp(picture, flow)
+    flow[0, axis, 1, 2] = torch.nan
+    made = warp(picture, flow)
+    hole = torch.zeros(3, 4, dtype=torch.bool)
+    hole[1, 2] = True
+    assert made[..., hole].isnan().all()
+    assert torch.equal(made[..., ~hole], clean[..., ~hole])
+    assert inside(flow, (3, 4))[0, 0, 1, 2] == 0
+
+
 @pytest.mark.parametrize("size", [(5, 7), (9, 4), (1, 6)])
 @pytest.mark.parametrize("oracle", [by_grid_sample, warp_by_tents])
 def test_values_and_gradients(size, oracle):

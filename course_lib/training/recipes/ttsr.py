@@ -79,7 +79,7 @@ class TtsrRecipe(Recipe):
         """Return the network with the weights it starts from."""
         model = TTSR(self.channels, self.blocks, self.widths, added=self.added)
         for layer in model.extractor.modules():
-            if isinstance(layer, nn.Conv2d):  # `vgg` draws uniform numbers; the recorded training began with normal ones
+            if isinstance(layer, nn.Conv2d):  # `vgg` draws uniform numbers; the recorded training began so
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.get_parameter("bias"))
         if self.added:

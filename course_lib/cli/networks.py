@@ -28,6 +28,7 @@ LEAST_TRAINED, MOST_TRAINED = 1, 4
 """Scales that networks for every scale are trained on, here as in the papers."""
 
 _DEAR = 4.0
+_HEAVY = 2**32  # bytes
 
 
 class Colour(nn.Module):
@@ -187,6 +188,11 @@ class NetworkStrips:
                 f"tiles without seams take {tiles.cost:.0f} times the arithmetic here, because this network looks "
                 f"{_sight(tiles)}; a larger --tile takes more memory and less time, a smaller --overlap "
                 "less time and may show seams"
+            )
+        if (heavy := tiles.memory) > _HEAVY:
+            found.append(
+                f"a tile takes about {heavy / 1e9:.1f} GB of memory, because this network looks {_sight(tiles)}; "
+                "--tile 256 with --overlap 16 takes less and may show seams"
             )
         return found
 

@@ -7,6 +7,7 @@ rounding. With fewer pixels around it, seams show where tiles meet.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -71,11 +72,23 @@ class Tiles:
     @property
     def cost(self) -> float:
         """How many times the arithmetic of the whole picture all tiles take together, because they overlap."""
-        seen = [
-            sum(span.part(first, end, self.overlap).have for first, end in cuts) / span.n_in
-            for span, cuts in ((self.rows, self.bands), (self.columns, self.parts))
-        ]
-        return seen[0] * seen[1]
+        down, right = self._seen()
+        return sum(down) / self.rows.n_in * sum(right) / self.columns.n_in
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes the network's intermediate results for the largest tile take at most."""
+        down, right = self._seen()
+        return max(down) * max(right) * self._bytes
+
+    def _seen(self) -> list[list[int]]:
+        """Return how many small pixels the network sees along each axis of the tiles."""
+        axes = ((self.rows, self.bands), (self.columns, self.parts))
+        return [[span.part(first, end, self.overlap).have for first, end in cuts] for span, cuts in axes]
+
+    @functools.cached_property
+    def _bytes(self) -> int:
+        return max(1, math.prod(self.lr.shape[:-3]) * _bytes_per_pixel(self.model, self.lr.shape[-3]))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield the strips."""
@@ -146,8 +159,7 @@ class Tiles:
 
         Where the overlap takes most of that, the tile is as large as the overlap all the same, or it would take ages.
         """
-        batch = math.prod(self.lr.shape[:-3])
-        pixels = MEMORY // max(1, batch * _bytes_per_pixel(self.model, self.lr.shape[-3]))
+        pixels = MEMORY // self._bytes
         height, width = self.rows.n_in, self.columns.n_in
         square = math.isqrt(pixels)
         least = max(self.overlap, _PROBE)
@@ -158,7 +170,7 @@ class Tiles:
             strip = 4 * math.prod(self.lr.shape[:-2]) * self.size[1] * int(self.model.scale)  # type: ignore[arg-type]
             tall = min(tall, max(_STRIP // strip, least))
         elif self.size[0] * self.size[1] > _STRIP:
-            kept = 4 * batch * int(self.model.trunk.channels) * width  # type: ignore[arg-type]
+            kept = 4 * math.prod(self.lr.shape[:-3]) * int(self.model.trunk.channels) * width  # type: ignore[arg-type]
             tall = min(tall, max(_STRIP // kept, least))
         return min(tall, height), min(wide, width)
 

@@ -165,6 +165,18 @@ def test_a_network_that_sees_everything_says_so() -> None:
         assert f"network looks at the whole picture{rest}" in note
 
 
+def test_the_memory_of_a_network_that_sees_everything_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Oracle: three times what goes into and out of its largest layer, 16 + 64 numbers for each pixel."""
+    network, samples = SAN(2, groups=1, blocks=1, channels=16), Samples(noise(20, 30, 3))
+    strips = networks.NetworkStrips(network, samples, None, None)
+    assert not strips.notes
+    assert strips.tiles.memory == 3 * 4 * 80 * 20 * 30
+    monkeypatch.setattr(networks, "_HEAVY", 5e5)
+    (note,) = strips.notes
+    assert note.startswith("a tile takes about 0.0 GB of memory, because this network looks at the whole picture; --")
+    assert not networks.NetworkStrips(network, samples, None, None, tile=10, overlap=5).tiles.memory > 5e5
+
+
 USAGE = {
     "both": (["--model", "espcn-x3", "--checkpoint", "a.pth"], "give one of --model and --checkpoint"),
     "method": (["--model", "espcn-x3", "--method", "nearest"], "leave it out with a network"),

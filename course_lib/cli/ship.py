@@ -51,6 +51,7 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
     model = recipe.model().eval()
     checkpoints.check_class(model)
     fit(model, state["model"], f"recipe {name}")
+    model = recipe.finished(model)
     for path in checkpoints.paths(name):
         path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)

@@ -82,8 +82,9 @@ class TTSR(nn.Module):
     channels: of the features. blocks: residual blocks of the first stage, and of each size where there are one, two and
     three sizes. widths: channels of the textures at 4, 2 and 1 times the small size. residual_scale: what each block's
     change is multiplied by. added: the result is added to `lr_up`, so that only what bicubic misses is learned; the
-    paper's network makes the whole picture, clamped to [0, 1]. radius: how many small pixels away a result still looks
-    where there is no reference. Raises TypeError or ValueError naming the argument.
+    paper's network makes the whole picture, clamped to [0, 1]. floor: S of it or less counts as none, and what is above
+    is stretched: max(0, (S - floor) / (1 - floor)); the paper has none, 0 leaves S as it is. radius: how many small
+    pixels away a result still looks where there is no reference. Raises TypeError or ValueError naming the argument.
     """
 
     scale = SCALE
@@ -95,6 +96,7 @@ class TTSR(nn.Module):
         widths: Sequence[int] = (64, 128, 256),
         residual_scale: float = 1.0,
         added: bool = False,
+        floor: float = 0.0,
     ) -> None:
         """Make the layers, with PyTorch's own random weights."""
         super().__init__()
@@ -104,7 +106,9 @@ class TTSR(nn.Module):
             raise ValueError(f"blocks must be four numbers (first stage; one, two, three sizes), got {self.blocks}")
         if not 0 < residual_scale < float("inf"):
             raise ValueError(f"residual_scale must be a positive number, 1 in the paper, got {residual_scale!r}")
-        self.residual_scale, self.added = residual_scale, added
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor must be in [0, 1), the relevance that counts as none, got {floor!r}")
+        self.residual_scale, self.added, self.floor = residual_scale, added, floor
         fine, middle, coarse = self.widths
         first, one, two, three = self.blocks
         self.radius = 2 * sum(self.blocks) + 11  # the longest way is that of the small maps, and back by bicubic
@@ -201,12 +205,16 @@ class TTSR(nn.Module):
                 found = tuple(textures.soft.shape)
                 raise ValueError(f"textures must be those of pictures like lr, {tuple(small.shape)}; got soft {found}")
             weight = weight.to(textures.soft) if isinstance(weight, Tensor) else weight
-            textures = replace(textures, soft=textures.soft * weight)
+            textures = replace(textures, soft=self.trusted(textures.soft) * weight)
         # the network's range is [-1, 1]
         large: Tensor = self.tail(*self.features(2 * small - 1, textures)).to(lr.dtype) / 2
         if not self.added:
             return (large + 0.5).clamp(0, 1)
         return large + (bicubic_up(small) if lr_up is None else _fitting("lr_up", lr_up, small, SCALE))
+
+    def trusted(self, soft: Tensor) -> Tensor:
+        """Return how much of a texture is taken at each relevance, of S in [-1, 1] and any shape; see `floor`."""
+        return ((soft - self.floor) / (1 - self.floor)).clamp(min=0) if self.floor else soft
 
     def features(self, x: Tensor, textures: Textures | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Return features at 1, 2 and 4 times the size of x (B, 3, h, w) in [-1, 1]: (B, channels, ...) each.

@@ -154,7 +154,7 @@ class _Training:
         self.model.eval()
         return Result(
             recipe=recipe,
-            model=self.model,
+            model=recipe.finished(self.model),
             curve=progress.rows,
             steps=progress.step,
             seconds=progress.seconds,

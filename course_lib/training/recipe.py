@@ -17,8 +17,8 @@ from torch.utils.data import default_collate
 Row = dict[str, float]
 """One row of a curve: step, seconds, cpu_seconds, loss, learning_rate, and what the recipe logs and validates."""
 
-UNIMPORTANT = ("about", "checkpoint_every", "aim")
-"""Fields that may differ between a checkpoint and the recipe that goes on with it: they change no number."""
+UNIMPORTANT = ("about", "checkpoint_every", "aim", "floor")
+"""Fields that may differ between a checkpoint and the recipe that goes on with it: they change no number in it."""
 
 
 class Data(Protocol):
@@ -122,6 +122,10 @@ class Recipe(ABC):
         What is not finite (the score of a class that never came) is left out of the row; so are logs of the loss.
         """
         return {}
+
+    def finished(self, model: Any) -> Any:
+        """Return the model as it is used when all steps are taken; what changes then is not in the weights."""
+        return model
 
     def fields(self) -> dict[str, Any]:
         """Return the fields that change a number, as JSON holds them; a checkpoint keeps them."""

@@ -147,3 +147,13 @@ def test_fields_out_of_range_are_refused(field: str, values: list[Any]) -> None:
     for value in values:
         with pytest.raises(ValueError, match=rf"{field} of the recipe ttsr-tiny must be .*got"):
             recipes.get("ttsr-tiny", **{field: value})
+
+
+def test_the_floor_belongs_to_the_finished_network() -> None:
+    """Law: no step and no checkpoint knows of it; only the network that a training returns has it."""
+    recipe = recipes.get("ttsr-tiny")
+    assert "floor" not in recipe.fields()
+    assert recipe.floor > 0
+    model = recipe.model()
+    assert model.floor == 0
+    assert recipe.finished(model).floor == recipe.floor

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,6 +218,24 @@ def test_strength_fades_the_reference() -> None:
     strength = torch.tensor([0.5] * 3, dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(model(**given, strength=strength).square().sum(), strength)
     assert (slope != 0).all()
+
+
+def test_little_relevance_counts_as_none() -> None:
+    """Oracle: max(0, (S - floor) / (1 - floor)) by hand; a floor above every S, no reference."""
+    model, given = made(), pictures(2)
+    soft = torch.tensor([-0.2, 0.3, 0.5, 0.75, 1.0], dtype=torch.float64)
+    assert torch.equal(model.trusted(soft), soft)  # the paper's S, also where it is negative
+    whole = model(**given)
+    found = model.textures(given["lr_up"], given["ref"], given["ref_down_up"])
+    model.floor = 0.5
+    torch.testing.assert_close(model.trusted(soft), torch.tensor([0, 0, 0, 0.5, 1.0], dtype=torch.float64))
+    again = replace(found, soft=model.trusted(found.soft))
+    came = model(**given)
+    model.floor = 0.0
+    torch.testing.assert_close(came, model.enlarge(given["lr"], given["lr_up"], again))
+    assert (came - whole).abs().max() > 1e-4
+    model.floor = float(found.soft.detach().max())
+    torch.testing.assert_close(model(**given), model(given["lr"], given["lr_up"]))
 
 
 def test_a_batch_is_its_pictures() -> None:
@@ -464,6 +483,8 @@ def test_wrong_kinds_are_named() -> None:
         ({"blocks": (1, 2, 3, 0)}, "blocks must be at least 1, got 0"),
         ({"widths": (1, 2)}, "widths must be the channels at full, half and quarter size, got (1, 2)"),
         ({"widths": (1, 2, 0)}, "widths must be at least 1, got 0"),
+        ({"floor": 1.0}, "floor must be in [0, 1), the relevance that counts as none, got 1.0"),
+        ({"floor": -0.1}, "floor must be in [0, 1), the relevance that counts as none, got -0.1"),
         ({"residual_scale": 0.0}, "residual_scale must be a positive number, 1 in the paper, got 0.0"),
     ],
 )

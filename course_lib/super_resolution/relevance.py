@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.upsampling.grids import check_length
+
 _EPSILON = 1e-12  # a patch that is shorter counts as zeros
 _FEW_CPU = 2**18  # inner products made at once: a megabyte, in one core's cache
 _ROWS_CPU, _MANY_CPU, _MANY_GPU = 4, 2**25, 2**26  # rows of the picture in a block, and how many sums it keeps
@@ -77,10 +79,10 @@ def _check(query: Tensor, key: Tensor, patch: int, rows: int | None) -> None:
         raise ValueError(f"key must have query's (B, C) = {tuple(query.shape[:2])}, got {tuple(key.shape[:2])}")
     if query.device != key.device:
         raise ValueError(f"key must be on query's device {query.device}, got {key.device}")
-    if patch < 1 or patch % 2 == 0:
+    if check_length("patch", patch) % 2 == 0:
         raise ValueError(f"patch must be odd and at least 1, got {patch}")
-    if rows is not None and rows < 1:
-        raise ValueError(f"rows must be at least 1, got {rows}")
+    if rows is not None:
+        check_length("rows", rows)
 
 
 def _check_transfer(value: Tensor, index: Tensor, step: int) -> tuple[int, int]:
@@ -89,18 +91,15 @@ def _check_transfer(value: Tensor, index: Tensor, step: int) -> tuple[int, int]:
         raise TypeError(f"value must be floating point, got {value.dtype}")
     if index.dtype != torch.int64:
         raise TypeError(f"index must be int64, got {index.dtype}")
-    if step < 1:
-        raise ValueError(f"step must be at least 1, got {step}")
+    check_length("step", step)
     if value.dim() != 4 or value.shape[-2] % step or value.shape[-1] % step or 0 in value.shape:
         raise ValueError(f"value must be (B, C, {step} h', {step} w'), got {tuple(value.shape)}")
-    if index.dim() != 3 or len(index) != len(value):
+    if index.dim() != 3 or len(index) != len(value) or 0 in index.shape:
         raise ValueError(f"index must be ({len(value)}, h, w), got {tuple(index.shape)}")
+    if index.device != value.device:
+        raise ValueError(f"index must be on value's device {value.device}, got {index.device}")
     size = value.shape[-2] // step, value.shape[-1] // step
-    if (
-        index.device.type == "cpu"
-        and index.numel()
-        and not 0 <= int(index.min()) <= int(index.max()) < size[0] * size[1]
-    ):
+    if index.device.type == "cpu" and not 0 <= int(index.min()) <= int(index.max()) < size[0] * size[1]:
         raise ValueError(f"index must be in [0, {size[0] * size[1]}), got {int(index.min())} to {int(index.max())}")
     return size
 

@@ -114,10 +114,15 @@ INDEX = torch.zeros(1, 3, 3, dtype=torch.int64)
         (lambda: search(X, X[:, :1]), ValueError, r"query's \(B, C\) = \(1, 2\), got \(1, 1\)"),
         (lambda: search(X, X.to("meta")), ValueError, "key must be on query's device cpu, got meta"),
         (lambda: search(X, X, 2), ValueError, "patch must be odd and at least 1, got 2"),
+        (lambda: search(X, X, 3.0), TypeError, "patch must be a whole number, got 3.0"),  # type: ignore[arg-type]
         (lambda: search(X, X, rows=0), ValueError, "rows must be at least 1, got 0"),
+        (lambda: search(X, X, rows=1.5), TypeError, "rows must be a whole number, got 1.5"),  # type: ignore[arg-type]
         (lambda: transfer(X.long(), INDEX), TypeError, "value must be floating point, got torch.int64"),
         (lambda: transfer(X, INDEX.float()), TypeError, "index must be int64, got torch.float32"),
         (lambda: transfer(X, INDEX, 0), ValueError, "step must be at least 1, got 0"),
+        (lambda: transfer(X, INDEX, True), TypeError, "step must be a whole number, got True"),
+        (lambda: transfer(X, INDEX[:, :0]), ValueError, r"index must be \(1, h, w\), got \(1, 0, 3\)"),
+        (lambda: transfer(X, INDEX.to("meta")), ValueError, "index must be on value's device cpu, got meta"),
         (lambda: transfer(X, INDEX, 3), ValueError, r"value must be \(B, C, 3 h', 3 w'\), got \(1, 2, 4, 4\)"),
         (lambda: transfer(X, INDEX[0]), ValueError, r"index must be \(1, h, w\), got \(3, 3\)"),
         (lambda: transfer(X, INDEX + 4, 2), ValueError, r"index must be in \[0, 4\), got 4 to 4"),

@@ -22,7 +22,6 @@ from course_lib.super_resolution.espcn import ESPCN
 from course_lib.training import Data, recipes, train
 from course_lib.training.recipes.espcn import EspcnRecipe
 
-NAMES = ("edsr-tiny-x2", "edsr-tiny-x3", "edsr-tiny-x4", "espcn-x3", "espcn-x3-added", "liif-tiny", "metasr-tiny")
 PARAMETERS = {
     "edsr-tiny-x2": 195_971,
     "edsr-tiny-x3": 242_211,
@@ -31,8 +30,11 @@ PARAMETERS = {
     "espcn-x3-added": 22_729,
     "liif-tiny": 205_155,
     "metasr-tiny": 207_584,
+    "san-tiny": 234_420,
+    "ttsr-tiny": 414_955,
 }
-KNOWN = "EDSR, ESPCN, LIIF, MetaSR, RDN"
+NAMES = tuple(PARAMETERS)
+KNOWN = "EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR"
 
 
 def course(*words: object) -> Any:

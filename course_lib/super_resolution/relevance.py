@@ -18,7 +18,7 @@ from torch import Tensor
 from course_lib.upsampling.grids import check_length
 
 _EPSILON = 1e-12  # a patch that is shorter counts as zeros
-_FEW_CPU = 2**18  # inner products made at once: a megabyte, in one core's cache
+_FEW_CPU = 2**19  # inner products made at once: two megabytes, near one core
 _ROWS_CPU, _MANY_CPU, _MANY_GPU = 4, 2**25, 2**26  # rows of the picture in a block, and how many sums it keeps
 
 
@@ -132,15 +132,13 @@ class _Diagonals:
         self.single = key.new_zeros(n + 2 * self.reach * (self.strip * self.most + 1))
         slots = (self.rows + 3 * self.reach) * self.across
         self.beside = key.new_zeros(slots * self.line + 2 * self.reach * self.most)
+        self.views: dict[tuple[int, ...], list[Tensor]] = {}
         self.found = key.new_empty((self.rows + self.reach) * self.across * (self.strip + self.reach) * self.most)
 
     def most_relevant(self) -> tuple[Tensor, Tensor]:
         """Return index and score, before it is divided by the picture's lengths, both (h, w)."""
-        score = self.left.new_empty(self.h, self.across)
-        index = torch.empty_like(score, dtype=torch.int64)
-        kept = self.beside[self.reach * self.most :].narrow(
-            0, 0, (self.rows + 3 * self.reach) * self.across * self.line
-        )
+        made: list[tuple[Tensor, Tensor]] = []
+        kept = self.beside[self.reach * self.most : len(self.beside) - self.reach * self.most]
         kept = kept.view(-1, self.across * self.line)
         for top in range(0, self.h, self.rows):
             n = min(self.rows, self.h - top)
@@ -148,57 +146,67 @@ class _Diagonals:
             if last:
                 kept[2 * self.reach + n : 3 * self.reach + n] = 0
             first, end = max(0, top - self.reach), self.h if last else top + n - self.reach
-            for column in range(0, self.size[0], self.strip):
-                self._add_beside(top, n, column)
-                if end > first:
-                    self._compare(first - top, column, index[first:end].flatten(), score[first:end].flatten())
+            best: tuple[Tensor, Tensor] | None = None
+            for start in range(0, self.size[0], self.strip):
+                self._add_beside(top, n, start)
+                best = self._compare(first - top, (end - first) * self.across, start, best)
+            if best is not None:
+                made.append(best)
             for slot in range(2 * self.reach):
                 kept[slot] = kept[n + slot]
-        return index[:, : self.w], score[:, : self.w]
+        score, index = (torch.cat(parts).view(self.h, self.across)[:, : self.w] for parts in zip(*made, strict=True))
+        return index, score
 
-    def _add_beside(self, top: int, n: int, start: int) -> None:
-        m = min(self.strip, self.size[0] - start) * self.most
-        margin = self.reach * (m + 1)
-        pairs = self.single[self.reach * (self.strip * self.most + 1) - margin :]
-        left = self.left[top * self.across : (top + n) * self.across]
-        torch.mm(
-            left, self.right[:, start * self.most : start * self.most + m], out=_line(pairs, margin, n * self.across, m)
-        )
-        parts = [_line(pairs, i * (m + 1), n * self.across, m) for i in range(self.patch)]
+    def _add_beside(self, top: int, rows: int, start: int) -> None:
+        """Compare some rows of features with a strip's, and keep the sums along rows."""
+        end, before = min(start + self.strip, self.size[0]), self.reach * (self.strip * self.most + 1)
+        n, m = rows * self.across, (end - start) * self.most
+        (pairs,) = self._lines(self.single, before, n, m, m)
+        left = self.left[top * self.across : top * self.across + n]
+        torch.mm(left, self.right[:, start * self.most : end * self.most], out=pairs)
         slot = self.reach * self.most + 2 * self.reach * self.across * self.line + start * self.most
-        _sum(parts, _line(self.beside, slot, n * self.across, m, self.line))
+        (total,) = self._lines(self.beside, slot, n, m, self.line)
+        _sum(self._lines(self.single, before - self.reach * (m + 1), n, m, m, m + 1), total)
 
-    def _compare(self, first: int, start: int, index: Tensor, score: Tensor) -> None:
-        """Update the best pairs of some rows, counted from the block's first, by what the strip completes."""
+    def _compare(
+        self, first: int, n: int, start: int, best: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the best score (n,), and its index: the best before, or what the strip completes where that is more.
+
+        first: the row of the picture that the n places begin with, counted from the block's first.
+        """
         last = start + self.strip >= self.size[0]
         above, below = max(0, start - self.reach), self.size[0] if last else start + self.strip - self.reach
-        if below <= above:
-            return
-        n, m = len(index), (below - above) * self.most
+        if n <= 0 or below <= above:
+            return best
+        m = (below - above) * self.most
         slot = (first + self.reach) * self.across * self.line + above * self.most
-        way = self.across * self.line + self.most
-        parts = [_line(self.beside, slot + i * way, n, m, self.line) for i in range(self.patch)]
-        found = _line(self.found, 0, n, m)
-        _sum(parts, found)
+        (found,) = self._lines(self.found, 0, n, m, m)
+        _sum(self._lines(self.beside, slot, n, m, self.line, self.across * self.line + self.most), found)
         found *= self.scale[above:below].flatten()
-        best, row = found.view(n, below - above, self.most)[..., : self.size[1]].amax(-1).max(-1)
+        score, row = found.view(n, below - above, self.most)[..., : self.size[1]].amax(-1).max(-1)
         chosen = found.view(-1, self.most).index_select(0, row + self.places[:n] * (below - above))
-        here = (row + above) * self.size[1] + chosen[:, : self.size[1]].argmax(-1)
-        if above:
-            better = best > score
-            best, here = torch.where(better, best, score), torch.where(better, here, index)
-        score.copy_(best)
-        index.copy_(here)
+        index = (row + above) * self.size[1] + chosen[:, : self.size[1]].argmax(-1)
+        if best is None:
+            return score, index
+        larger = score > best[0]
+        return torch.where(larger, score, best[0]), torch.where(larger, index, best[1])
+
+    def _lines(self, numbers: Tensor, start: int, n: int, m: int, apart: int, way: int = 0) -> list[Tensor]:
+        """Return n pieces of m numbers of a long line, each so far behind the one before; with a way, `patch` of these.
+
+        Blocks ask for the same ones again and again, and making them takes time.
+        """
+        asked = (id(numbers), start, n, m, apart, way)
+        if asked not in self.views:
+            starts = [start + i * way for i in range(self.patch if way else 1)]
+            self.views[asked] = [numbers.as_strided((n, m), (apart, 1), begin) for begin in starts]
+        return self.views[asked]
 
 
 def _even(whole: int, most: int) -> int:
     """Return how long pieces are, of at most so many but at least one, where all are about equally long."""
     return -(-whole // -(-whole // max(1, most)))
-
-
-def _line(numbers: Tensor, start: int, n: int, m: int, apart: int | None = None) -> Tensor:
-    """Return n pieces of m numbers of a long line, each so far behind the one before."""
-    return numbers.as_strided((n, m), (apart or m, 1), start + numbers.storage_offset())
 
 
 def _sum(parts: list[Tensor], out: Tensor) -> None:

@@ -36,14 +36,13 @@ def search(query: Tensor, key: Tensor, patch: int = 3, rows: int | None = None) 
     """
     _check(query, key, patch, rows)
     kind = torch.float64 if torch.float64 in (query.dtype, key.dtype) else torch.float32
-    with torch.autocast(query.device.type, enabled=False):
-        query, key = query.to(kind), key.to(kind)
-        with torch.no_grad():
-            pairs = [_Diagonals(q, k, patch, rows).most_relevant() for q, k in zip(query, key, strict=True)]
-            index, score = (torch.stack(parts) for parts in zip(*pairs, strict=True))
-        if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
-            return index, _cosines(query, key, index, patch)
-        return index, score[:, None] * _inverse_length(query, patch)
+    query, key = query.to(kind), key.to(kind)
+    with torch.no_grad():  # autocast leaves products alone that are written into what is given
+        pairs = [_Diagonals(q, k, patch, rows).most_relevant() for q, k in zip(query, key, strict=True)]
+        index, score = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
+        return index, _cosines(query, key, index, patch)
+    return index, score[:, None] * _inverse_length(query, patch)
 
 
 def transfer(value: Tensor, index: Tensor, step: int = 1) -> Tensor:

@@ -83,8 +83,11 @@ def test_kinds_of_numbers() -> None:
     assert search(query.double(), key)[1].dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
         found = search(query.float(), key.float())
+        assert torch.equal(found[0], index)
         assert found[1].dtype == torch.float32
         assert torch.equal(found[1], score)
+        sloped = search(query.float().requires_grad_(), key.float())[1]
+        torch.testing.assert_close(sloped.detach(), score, rtol=0, atol=1e-6)
     made = transfer(key, index)
     assert made.dtype == torch.bfloat16
     torch.testing.assert_close(made.float(), transfer(key.float(), index), rtol=0, atol=0.02)

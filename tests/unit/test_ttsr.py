@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib import checkpoints
 from course_lib.blocks import vgg
 from course_lib.datasets import from_uint8, to_uint8
 from course_lib.plain import ttsr as plain
@@ -229,7 +230,7 @@ def test_little_relevance_counts_as_none() -> None:
     found = model.textures(given["lr_up"], given["ref"], given["ref_down_up"])
     model.floor = 0.5
     torch.testing.assert_close(model.trusted(soft), torch.tensor([0, 0, 0, 0.5, 1.0], dtype=torch.float64))
-    again = replace(found, soft=model.trusted(found.soft))
+    again = dataclasses.replace(found, soft=model.trusted(found.soft))
     came = model(**given)
     model.floor = 0.0
     torch.testing.assert_close(came, model.enlarge(given["lr"], given["lr_up"], again))
@@ -491,6 +492,18 @@ def test_wrong_kinds_are_named() -> None:
 def test_wrong_arguments_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         TTSR(**(TINY | options))
+
+
+def test_kept_in_a_file(tmp_path: Path) -> None:
+    """Oracle: the same picture from the network that was written and read."""
+    model = TTSR(**TINY, residual_scale=0.5, added=True, floor=0.25)
+    checkpoints.save(tmp_path / "ttsr.safetensors", model)
+    other = checkpoints.read(tmp_path / "ttsr.safetensors")
+    assert isinstance(other, TTSR)
+    given = {name: x.float() for name, x in pictures().items()}
+    assert torch.equal(other(**given), model(**given))
+    assert (other.channels, other.blocks, other.widths) == tuple(TINY.values())
+    assert (other.residual_scale, other.added, other.floor) == (0.5, True, 0.25)
 
 
 @pytest.mark.gpu

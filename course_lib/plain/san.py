@@ -32,7 +32,8 @@ def newton_schulz_loop(matrix: Tensor, iterations: int = 5, trace: bool = True) 
 def eigen_sqrt(matrix: Tensor, power: float = 0.5) -> Tensor:
     """Symmetric matrices (..., C, C) to a power, 1/2 for the root: U L^power U', equation 8; what is below 0 is 0."""
     values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).pow(power)[..., None, :]) @ vectors.mT
+    raised: Tensor = (vectors * values.clamp(min=0).pow(power)[..., None, :]) @ vectors.mT
+    return raised
 
 
 def non_local_loop(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:

@@ -1,7 +1,31 @@
-"""Oracles that tests of several networks share: how far one looks, and which dtype its result has."""
+"""Oracles that tests of several networks share: how far one looks, the dtype of its result, how large tensors get."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Largest(TorchDispatchMode):
+    """Watches the memory of all tensors that operations make, but for that of given ones and their views.
+
+    numbers, bytes: the most that one of them holds.
+    """
+
+    def __init__(self, *given: Tensor) -> None:
+        super().__init__()
+        self.given = {one.untyped_storage().data_ptr() for one in given}
+        self.numbers = self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple) else (out,):
+            if isinstance(one, Tensor) and one.untyped_storage().data_ptr() not in self.given:
+                size = one.untyped_storage().nbytes()
+                self.bytes = max(self.bytes, size)
+                self.numbers = max(self.numbers, size // one.element_size())
+        return out
 
 
 def influence(model: torch.nn.Module, lr: Tensor, place: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib.upsampling import (
     AdaptiveTemperatureSoftmax,
@@ -16,6 +15,7 @@ from course_lib.upsampling import (
     pixel_shuffle,
     windows_to_image,
 )
+from tests.unit.networks import Largest
 
 FOUR = torch.tensor([[[0, 0], [0, 0]], [[1, 1], [1, 1]], [[0, 0], [1, 1]], [[0, 1], [0, 1]]])
 
@@ -104,21 +104,9 @@ def test_windows_of_several_maps_lie_back():
     assert torch.equal(scores.argmax(-3), a)
 
 
-class _Largest(TorchDispatchMode):
-    """Keeps the bytes of the largest tensor that any operation returns."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        if isinstance(made, torch.Tensor):
-            self.bytes = max(self.bytes, made.nbytes)
-        return made
-
-
 def test_nothing_is_larger_than_the_result():
     """Oracle: the size of every tensor on the way; one-hot vectors of int64 would take twice as much."""
-    with _Largest() as largest:
+    with Largest() as largest:
         vectors = label_windows(labels(64, 64, classes=21).to(torch.uint8), 16, 21)
     assert largest.bytes == vectors.nbytes
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib import checkpoints
 from course_lib.plain import liif_plain
 from course_lib.super_resolution import liif
 from course_lib.super_resolution.any_scale import Span
 from course_lib.super_resolution.liif import LIIF
+from tests.unit.networks import Largest
 
 SWITCHES = list(itertools.product((True, False), repeat=3))
 
@@ -90,18 +90,6 @@ def test_the_whole_network_learns() -> None:
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in net.parameters())
 
 
-class Largest(TorchDispatchMode):
-    """Watches how many numbers the largest tensor has that is made."""
-
-    most = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor):
-            self.most = max(self.most, out.untyped_storage().nbytes() // out.element_size())
-        return out
-
-
 def test_memory_does_not_grow_with_the_rows_of_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the largest tensor is the result, the codes or one block, not the 4 H W rows of a layer."""
     monkeypatch.setattr(liif, "_NUMBERS_CPU", 2**14)
@@ -110,7 +98,7 @@ def test_memory_does_not_grow_with_the_rows_of_numbers(monkeypatch: pytest.Monke
     block = 2**14 * torch.get_num_threads()
     with torch.no_grad(), Largest() as watch:
         net.decode(z, rows, rows)
-    assert watch.most <= max(3 * 160 * 160, block, 64 * 144)  # the layer's rows would be 4 * 160 * 160 * 64
+    assert watch.numbers <= max(3 * 160 * 160, block, 64 * 144)  # the layer's rows would be 4 * 160 * 160 * 64
 
 
 def test_many_threads_do_not_take_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib import checkpoints
 from course_lib.blocks.non_local import NonLocal, attended
@@ -16,7 +15,7 @@ from course_lib.super_resolution.layers import MEAN_COLOUR
 from course_lib.super_resolution.san import SAN
 from course_lib.super_resolution.tiles import tiled
 from course_lib.upsampling import resize
-from tests.unit.networks import keeps_the_dtype
+from tests.unit.networks import Largest, keeps_the_dtype
 
 SIZES = {"groups": 2, "blocks": 2, "channels": 8, "reduction": 2}
 
@@ -163,20 +162,6 @@ def test_non_local_cell_by_cell(size: tuple[int, int], grid: int, pool: int) -> 
     torch.testing.assert_close(ours, theirs)
 
 
-class Largest(TorchDispatchMode):
-    """Keeps the largest number of values in a tensor that is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.values = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        parts = out if isinstance(out, tuple) else (out,)
-        self.values = max([self.values, *(one.numel() for one in parts if isinstance(one, Tensor))])
-        return out
-
-
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("grid", [1, 2])
 def test_the_matrix_of_all_pairs_is_never_made(grid: int, together: bool) -> None:
@@ -185,7 +170,7 @@ def test_the_matrix_of_all_pairs_is_never_made(grid: int, together: bool) -> Non
     x = x.contiguous(memory_format=torch.channels_last) if together else x
     with Largest() as seen, torch.no_grad():
         NonLocal(8, 4, grid)(x)
-    assert seen.values <= x.numel()
+    assert seen.numbers <= x.numel()
 
 
 def test_attention_of_large_products() -> None:

@@ -1,16 +1,14 @@
 """Second-order statistics. Oracles: NumPy, the formulas with matrices of full size, autograd, numbers by hand."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib.plain.san import centring_matrix, covariance_by_matrix, eigen_sqrt, newton_schulz_loop
 from course_lib.super_resolution import second_order
 from course_lib.super_resolution.second_order import SOCA, FirstOrder, covariance, newton_schulz
+from tests.unit.networks import Largest
 
 
 def maps(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -186,20 +184,6 @@ def test_half_precision_is_widened(kind: torch.dtype) -> None:
     torch.testing.assert_close(newton_schulz(covariance(x).to(kind)), expected, rtol=0, atol=0.02)
 
 
-class Largest(TorchDispatchMode):
-    """Remembers the largest tensor that any operation made; views of what was given are none."""
-
-    def __init__(self, given: Tensor) -> None:
-        super().__init__()
-        self.given, self.numel = given.untyped_storage().data_ptr(), 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, Tensor) and out.untyped_storage().data_ptr() != self.given:
-            self.numel = max(self.numel, out.numel())
-        return out
-
-
 def test_nothing_large_is_made() -> None:
     """Oracle: the sizes of all tensors made on the way: some places at a time, which stay in a CPU's cache, not even a
     copy of the maps. The plain form makes a matrix of (H W)^2 numbers."""
@@ -207,7 +191,7 @@ def test_nothing_large_is_made() -> None:
     for function, given, numel in ((covariance, x, 2**17), (covariance_by_matrix, x[..., :9, :50], 450**2)):
         with Largest(x) as largest:
             function(given)
-        assert largest.numel == numel
+        assert largest.numbers == numel
 
 
 def by_hand(attention: FirstOrder, x: Tensor, statistic: Tensor) -> Tensor:

@@ -106,9 +106,7 @@ class TTSR(nn.Module):
             raise ValueError(f"blocks must be four numbers (first stage; one, two, three sizes), got {self.blocks}")
         if not 0 < residual_scale < float("inf"):
             raise ValueError(f"residual_scale must be a positive number, 1 in the paper, got {residual_scale!r}")
-        if not 0 <= floor < 1:
-            raise ValueError(f"floor must be in [0, 1), the relevance that counts as none, got {floor!r}")
-        self.residual_scale, self.added, self.floor = residual_scale, added, floor
+        self.residual_scale, self.added, self.floor = residual_scale, added, check_floor(floor)
         fine, middle, coarse = self.widths
         first, one, two, three = self.blocks
         self.radius = 2 * sum(self.blocks) + 11  # the longest way is that of the small maps, and back by bicubic
@@ -244,6 +242,13 @@ def down_up(pictures: Tensor) -> Tensor:
     """
     small = resize(pictures, scale=Fraction(1, SCALE), method="bicubic", border="symmetric")
     return bicubic_up(eight_bit(small))
+
+
+def check_floor(floor: float) -> float:
+    """Return the relevance that counts as none, if it is one. Raises ValueError."""
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor must be in [0, 1), the relevance that counts as none, got {floor!r}")
+    return floor
 
 
 def check_strength(strength: float | Tensor, batch: int) -> float | Tensor:

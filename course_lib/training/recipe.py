@@ -17,8 +17,8 @@ from torch.utils.data import default_collate
 Row = dict[str, float]
 """One row of a curve: step, seconds, cpu_seconds, loss, learning_rate, and what the recipe logs and validates."""
 
-UNIMPORTANT = ("about", "checkpoint_every", "aim", "floor")
-"""Fields that may differ between a checkpoint and the recipe that goes on with it: they change no number in it."""
+UNIMPORTANT = ("about", "checkpoint_every", "aim")
+"""Fields that may differ between a checkpoint and the recipe that goes on with it: they change no number."""
 
 
 class Data(Protocol):

@@ -157,3 +157,5 @@ def test_the_floor_belongs_to_the_finished_network() -> None:
     model = recipe.model()
     assert model.floor == 0
     assert recipe.finished(model).floor == recipe.floor
+    with pytest.raises(ValueError, match=r"floor must be in \[0, 1\), the relevance that counts as none, got 1\.0"):
+        recipes.get("ttsr-tiny", floor=1.0)

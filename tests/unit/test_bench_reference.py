@@ -1,5 +1,9 @@
-"""`course bench reference`. Oracles: rivals do the same work; the memory that a search at 320 may take."""
+"""`course bench reference`, and the command of `course bench second-order` with it.
 
+Oracles: rivals do the same work; the memory that a search at 320 may take.
+"""
+
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -25,22 +29,31 @@ def test_rivals_do_the_same_work(name: str) -> None:
     assert sum(event.flops for event in seen.key_averages()) == case.flops
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("what", "cases", "told"),
+    [
+        ("reference", "reference_cases", "the matrix of all pairs"),
+        ("second-order", "second_order_cases", "centring matrix"),
+    ],
+)
+def test_the_command(what: str, cases: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: the record holds the cases and says how it was taken; nothing is said of what was not measured."""
-    small = {name: lambda device, _, make=make: make(device, True) for name, make in CASES.items()}
-    monkeypatch.setattr("course_lib.bench.reference_cases.CASES", small)
+    module = importlib.import_module(f"course_lib.bench.{cases}")
+    small = {name: lambda device, _, make=make: make(device, True) for name, make in module.CASES.items()}
+    monkeypatch.setattr(module, "CASES", small)
     monkeypatch.setattr(sr, "extra_mib", lambda *_: 1.5)
     monkeypatch.setattr(sr, "_SECONDS", 0)
     monkeypatch.setattr(sr, "_limit", lambda *_: 1e9)
     out = tmp_path / "record.json"
-    done = CliRunner().invoke(app, ["bench", "reference", "--repeats", "1", "--threads", "1", "--out", str(out)])
+    done = CliRunner().invoke(app, ["bench", what, "--repeats", "1", "--threads", "1", "--out", str(out)])
     assert done.exit_code == 0, done.output
-    assert all(name in done.output for name in CASES)
+    assert all(name in done.output for name in small)
     assert "torch.compile" not in done.output
     assert "fewer digits" not in done.output
     record = json.loads(out.read_text(encoding="utf-8"))
-    assert record["command"] == "course bench reference --device cpu --repeats 1 --threads 1"
-    assert [row["case"] for row in record["values"]["cases"]] == list(CASES)
+    assert record["command"] == f"course bench {what} --device cpu --repeats 1 --threads 1"
+    assert told in record["protocol"]
+    assert [row["case"] for row in record["values"]["cases"]] == list(small)
 
 
 @pytest.mark.xfail(not sys.platform.startswith("linux"), reason="only Linux tells", run=False)

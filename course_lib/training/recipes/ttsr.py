@@ -13,7 +13,7 @@ from course_lib import datasets
 from course_lib.datasets.references import ReferencePairs, inputs, related
 from course_lib.super_resolution import metrics
 from course_lib.super_resolution.texture_losses import frozen, reconstruction, transferal
-from course_lib.super_resolution.ttsr import SCALE, TTSR
+from course_lib.super_resolution.ttsr import SCALE, TTSR, check_floor
 from course_lib.training.recipe import Data, Recipe
 from course_lib.training.recipes.edsr import shrink
 from course_lib.training.schedules import warm_up_cosine
@@ -37,7 +37,8 @@ class TtsrRecipe(Recipe):
     transferal loss, of squares, on the samples that have a related reference. distrust: weight of the mean soft
     attention of unrelated references, which the extractor learns to make small. rate: largest learning rate of Adam,
     times `extractor` for the texture extractor (the paper: a tenth). small: what an added output's last layer starts
-    from, times PyTorch's own.
+    from, times PyTorch's own. floor: of the finished network, see `TTSR`; no step knows of it, so that the extractor
+    learns from low relevance too, and it may be chosen when all steps are taken.
     """
 
     clip: float | None = 0.05
@@ -63,7 +64,8 @@ class TtsrRecipe(Recipe):
         self.check_whole(0, "warm_up")
         self.check_positive("rate", "extractor", "small")
         self.check_flags("added")
-        self.check_shares("related", "alone", "transferal", "distrust")
+        self.check_shares("related", "alone", "transferal", "distrust", "floor")
+        check_floor(self.floor)
         for name, count in (("blocks", 4), ("widths", 3)):
             numbers = getattr(self, name)
             if len(numbers) != count or any(not isinstance(n, int) or n < 1 for n in numbers):
@@ -118,6 +120,10 @@ class TtsrRecipe(Recipe):
         """Return the share of `rate` at a step."""
         return warm_up_cosine(step, self.steps, min(self.warm_up, self.steps // 2))
 
+    def fields(self) -> dict[str, Any]:
+        """Return the fields that change a number of the training, so without the floor."""
+        return {name: value for name, value in super().fields().items() if name != "floor"}
+
     def finished(self, model: TTSR) -> TTSR:
         """Return the network, which from now on leaves out textures that are hardly relevant."""
         model.floor = self.floor
@@ -166,7 +172,7 @@ RECIPES: tuple[Recipe, ...] = (
         steps=7000,
         batch=8,
         validate_every=1750,
-        # the least multiple of 0.05 with which no unrelated photograph costs a photograph more than 0.02 dB
+        # chosen after the training, by what chapter 11 prints of several floors
         floor=0.4,
     ),
 )

@@ -1,0 +1,1 @@
+"""Object detection: boxes, anchors, matching, losses, suppression, measures, and families of networks."""

@@ -1,0 +1,1 @@
+"""Families of detectors: each member adds one idea to the one before it."""

@@ -21,11 +21,16 @@ def _same(name: str) -> str:
     return name
 
 
+def _unchanged(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return state
+
+
 @dataclass(frozen=True)
 class Adapter:
     """How one official checkpoint becomes our model.
 
-    build: makes our model with the official configuration. rename: official name of a tensor -> ours. never_used:
+    build: makes our model with the official configuration. rename: official name of a tensor -> ours. fold: what
+    several official tensors make together, before they are renamed; raises Misfit where one is missing. never_used:
     regular expressions of official names that the official code carries but never reads; they are accepted, and
     reported in the log. left_as_initialised: regular expressions of our names that may be absent.
     """
@@ -34,6 +39,7 @@ class Adapter:
     rename: Callable[[str], str] = _same
     never_used: tuple[str, ...] = ()
     left_as_initialised: tuple[str, ...] = ()
+    fold: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = _unchanged
 
 
 _ADAPTERS: dict[str, Adapter] = {name: Adapter(build) for name, build in espcn.MODELS.items()}
@@ -74,7 +80,7 @@ def load(name: str, weights: Mapping[str, Any] | str | os.PathLike[str]) -> nn.M
     official names would become one of ours. The caller's random numbers stay as they were.
     """
     chosen = adapter(name)
-    state = unwrap(weights) if isinstance(weights, Mapping) else read(weights)
+    state = chosen.fold(unwrap(weights) if isinstance(weights, Mapping) else read(weights))
     unused = [key for key in state if any(re.search(pattern, key) for pattern in chosen.never_used)]
     if unused:
         _LOG.info("%s: %d tensors that the official code never uses were passed over: %s", name, len(unused), unused)

@@ -68,9 +68,11 @@ def _ours(name: str, state: Mapping[str, Tensor]) -> dict[str, str]:
 
 def _difference(name: str, state: Mapping[str, Tensor], spec: Mapping[str, Any]) -> str:
     """Return what hinders these tensors, used as the wrapper says, from being a checkpoint's: "" where nothing does."""
-    model, official = _made(name), _ours(name, state)
+    model = _made(name)
     try:
-        renamed = {ours: state[key] for ours, key in official.items()}
+        folded = adapter(name).fold(state)
+        official = _ours(name, folded)
+        renamed = {ours: folded[key] for ours, key in official.items()}
         check(model, renamed, name, official, adapter(name).left_as_initialised)
     except Misfit as error:
         return str(error).partition(": ")[2]
@@ -87,7 +89,11 @@ def _nearest(state: Mapping[str, Tensor], spec: Mapping[str, Any]) -> str:
     alike = {}
     for name in names():
         own = {key: tensor.shape for key, tensor in _made(name).state_dict().items()}
-        came = {ours: state[key].shape for ours, key in _ours(name, state).items()}
+        try:
+            folded = adapter(name).fold(state)
+        except Misfit:
+            folded = state
+        came = {ours: folded[key].shape for ours, key in _ours(name, folded).items()}
         alike[name] = sum(own.get(key) == shape for key, shape in came.items()) / len(own.keys() | came.keys())
     nearest = sorted((name for name in alike if alike[name] > 0), key=lambda name: -alike[name])[:_NEAREST]
     if not nearest:

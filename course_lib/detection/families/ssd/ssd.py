@@ -1,0 +1,164 @@
+"""SSD: one pass from a picture to class scores and box offsets at every place of several maps (chapter 14).
+
+A member of the family is a body that makes maps, a neck that mixes them, heads that read them, and its anchors.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.detection import anchors as boxes
+from course_lib.detection.anchors import Level
+from course_lib.detection.families.ssd.heads import Heads
+from course_lib.detection.families.ssd.l2norm import L2Norm
+from course_lib.upsampling.grids import check_length
+
+Size = tuple[int, int]
+Clip = Literal["centre_size"] | bool
+Normalise = Callable[[Tensor], Tensor]
+"""What turns pictures in [0, 1] into a network's input."""
+
+
+class SSD(nn.Module):
+    """Pictures (N, 3, H, W), normalised -> {"logits": (N, P, classes), "offsets": (N, P, 4)}, one row an anchor.
+
+    body: module (N, 3, H, W) -> list of maps; neck: module, list of maps -> list of maps; both say their maps'
+    `channels`, a tuple. heads: for the neck's maps. levels: the anchors of each of these maps, in pixels. picture:
+    (height, width) that the weights are made for; any other runs too, if it is large enough for the last map.
+    normalisation: what turns pictures in [0, 1] into the input. clip: how the official code clips its anchors.
+
+    classes: columns of logits, background (column 0) included. Raises TypeError or ValueError where the parts do not
+    fit each other. Liu et al., "SSD: Single Shot MultiBox Detector", 2016, figure 2.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        neck: nn.Module,
+        heads: Heads,
+        levels: Sequence[Level],
+        picture: Size,
+        normalisation: Normalise,
+        clip: Clip = False,
+    ) -> None:
+        """Join the parts."""
+        super().__init__()
+        self.body, self.neck, self.heads = body, neck, heads
+        self.levels = tuple(levels)
+        self.picture = _size(picture)
+        self.normalisation = normalisation
+        self.clip: Clip = clip
+        self.classes = heads.classes
+        if heads.channels != neck.channels:
+            raise ValueError(f"heads must be for the neck's {neck.channels} channels, got {heads.channels}")
+        if (wanted := tuple(level.boxes for level in self.levels)) != heads.boxes:
+            raise ValueError(f"heads must predict {wanted} boxes as the levels have them, got {heads.boxes}")
+        self._shapes = _without_numbers(body), _without_numbers(neck)
+        self._sizes: dict[Size, list[Size]] = {}
+        self.map_sizes()  # parts that do not fit fail here, and not in a training
+
+    def forward(self, images: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the predictions for all anchors of `self.anchors((H, W))`.
+
+        images: (N, 3, H, W) as `normalisation` returns them. mask: accepted, because other detectors need to know what
+        is padding, and ignored: a convolution sees zeros there. Raises TypeError or ValueError for other images.
+        """
+        self._check(images)
+        maps = self.neck(self.body(images))
+        predictions: dict[str, Tensor] = self.heads(maps)
+        return predictions
+
+    def map_sizes(self, picture: Size | None = None) -> list[Size]:
+        """Return (height, width) of the maps that the heads read, for a picture of a size; None: the network's own.
+
+        Nothing is computed: the layers run without numbers. Raises ValueError for a picture that is too small.
+        """
+        size = self.picture if picture is None else _size(picture)
+        if size not in self._sizes:
+            body, neck = self._shapes
+            try:
+                with torch.no_grad():
+                    maps = neck(body(torch.empty(1, 3, *size, device="meta")))
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"picture must be large enough for all maps, got {size[0]} x {size[1]}") from error
+            if (came := tuple(x.shape[1] for x in maps)) != self.heads.channels:
+                raise ValueError(f"neck must return maps of {self.heads.channels} channels, it returned {came}")
+            self._sizes[size] = [(x.shape[2], x.shape[3]) for x in maps]
+        return list(self._sizes[size])
+
+    def anchors(
+        self,
+        picture: Size | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Tensor:
+        """Return the anchors (P, 4), cxcywh in parts of a picture of that size; None: the network's own.
+
+        A larger picture has more places, whose boxes have the same sizes in pixels. Where a level's `step` would begin
+        its last cell outside a picture of another size (SSD300's 300), the centres are spread evenly instead. Raises as
+        `map_sizes` does.
+        """
+        size = self.picture if picture is None else _size(picture)
+        maps = self.map_sizes(size)
+        levels = self.levels
+        if size != self.picture:
+            levels = tuple(_within(level, cells, size) for level, cells in zip(levels, maps, strict=True))
+        return boxes.anchors(maps, levels, size, clip=self.clip, dtype=dtype, device=device)
+
+    def _check(self, images: Tensor) -> None:
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            came = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(f"images must be a floating point torch.Tensor, got {came}")
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise ValueError(f"images must be (N, 3, H, W), got {tuple(images.shape)}")
+        self.map_sizes((images.shape[2], images.shape[3]))
+
+
+class Plain(nn.Module):
+    """SSD's neck, which mixes nothing: the body's maps as they are, some of them behind an `L2Norm`.
+
+    channels: of the maps. scales: where each map's L2Norm starts, None for a map without one. Raises ValueError where
+    they differ in number.
+    """
+
+    def __init__(self, channels: Sequence[int], scales: Sequence[float | None] | None = None) -> None:
+        """Make the normalisations."""
+        super().__init__()
+        self.channels = tuple(channels)
+        starts = [None] * len(self.channels) if scales is None else scales
+        if len(starts) != len(self.channels):
+            raise ValueError(f"scales must be one for each of {len(self.channels)} maps, got {len(starts)}")
+        self.norms = nn.ModuleList(
+            nn.Identity() if scale is None else L2Norm(n, scale) for n, scale in zip(self.channels, starts, strict=True)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the maps, normalised."""
+        return [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
+
+
+def _size(picture: Size) -> Size:
+    if not isinstance(picture, tuple | list | torch.Size) or len(picture) != 2:
+        raise TypeError(f"picture must be (height, width), got {picture!r}")
+    return check_length("picture", picture[0]), check_length("picture", picture[1])
+
+
+def _without_numbers(module: nn.Module) -> nn.Module:
+    """Return a copy of a part that computes only shapes: its tensors are on the meta device and take no memory."""
+    given: dict[int, object] = {
+        id(p): nn.Parameter(torch.empty_like(p, dtype=torch.float32, device="meta")) for p in module.parameters()
+    }
+    given |= {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
+    return copy.deepcopy(module, given).eval()
+
+
+def _within(level: Level, cells: Size, picture: Size) -> Level:
+    """Return a level for a picture of another size, without its step where that leads outside."""
+    step = level.step if isinstance(level.step, tuple | None) else (level.step, level.step)
+    if step is None or all((n - 1) * s < side for n, s, side in zip(cells, step, picture, strict=True)):
+        return level
+    return replace(level, step=None)

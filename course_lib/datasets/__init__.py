@@ -1,5 +1,8 @@
 """Pictures for the book: free photographs, synthetic test pictures, readers, and sets that are downloaded."""
 
+from course_lib.datasets.annotations import Annotation, Labelled, read_coco, read_voc
+from course_lib.datasets.bccd import BCCD
+from course_lib.datasets.markup import UnreadableAnnotation
 from course_lib.datasets.pairs import SRPairs
 from course_lib.datasets.photographs import PHOTOGRAPHS, photograph
 from course_lib.datasets.readers import Samples, UnreadablePicture, read_picture, read_samples
@@ -11,15 +14,19 @@ from course_lib.datasets.synthetic import checkerboard, ramp, step_edge, stripes
 from course_lib.datasets.tensors import from_uint8, to_uint8
 
 __all__ = [
+    "BCCD",
     "PHOTOGRAPHS",
     "SHAPES",
+    "Annotation",
     "DataMissing",
     "DownloadFailed",
+    "Labelled",
     "ReferencePairs",
     "SRPairs",
     "Samples",
     "Scene",
     "Scenes",
+    "UnreadableAnnotation",
     "UnreadablePicture",
     "checkerboard",
     "find",
@@ -30,8 +37,10 @@ __all__ = [
     "photograph",
     "pictures",
     "ramp",
+    "read_coco",
     "read_picture",
     "read_samples",
+    "read_voc",
     "related",
     "step_edge",
     "stripes",

@@ -74,6 +74,6 @@ def _predictor(before: int, after: int, side: int, normalised: bool) -> nn.Modul
     convolution = nn.Conv2d(before, after, side, padding=side // 2, bias=not normalised)
     nn.init.xavier_uniform_(convolution.weight)
     if convolution.bias is None:
-        return nn.Sequential(convolution, nn.BatchNorm2d(after))
+        return nn.Sequential(convolution, nn.BatchNorm2d(after, eps=1e-3))  # DSOD's heads; its body has Caffe's 1e-5
     nn.init.zeros_(convolution.bias)
     return convolution

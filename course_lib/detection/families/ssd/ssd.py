@@ -4,7 +4,7 @@ A member of the family is a body that makes maps, a neck that mixes them, heads 
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.detection import anchors as boxes
-from course_lib.detection.anchors import Level
+from course_lib.detection.anchors import SSD300_VOC, SSD512_VOC, Level
 from course_lib.detection.families.ssd.heads import Heads
 from course_lib.detection.families.ssd.l2norm import L2Norm
+from course_lib.detection.families.ssd.vgg_body import SSD512_EXTRAS, VGGBody
+from course_lib.detection.prediction import CAFFE, Normalisation
 from course_lib.upsampling.grids import check_length
 
 Size = tuple[int, int]
 Clip = Literal["centre_size"] | bool
-Normalise = Callable[[Tensor], Tensor]
-"""What turns pictures in [0, 1] into a network's input."""
+SSD_PYTORCH = Normalisation((123, 117, 104), (1, 1, 1), scale=255)
+"""As `CAFFE`, but red first: what ssd.pytorch and its descendants train and evaluate with."""
 
 
 class SSD(nn.Module):
@@ -42,7 +44,7 @@ class SSD(nn.Module):
         heads: Heads,
         levels: Sequence[Level],
         picture: Size,
-        normalisation: Normalise,
+        normalisation: Normalisation,
         clip: Clip = False,
     ) -> None:
         """Join the parts."""
@@ -139,6 +141,32 @@ class Plain(nn.Module):
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return the maps, normalised."""
         return [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
+
+
+def ssd300(
+    classes: int = 21,
+    levels: Sequence[Level] = SSD300_VOC,
+    normalisation: Normalisation = SSD_PYTORCH,
+    clip: Clip = "centre_size",
+) -> SSD:
+    """Return SSD300 as ssd.pytorch has it: VGG-16, six maps from 38 x 38 to 1 x 1, 8732 boxes."""
+    body = VGGBody()
+    neck = Plain(body.channels, scales=(20.0, *[None] * 5))
+    heads = Heads(neck.channels, [level.boxes for level in levels], classes)
+    return SSD(body, neck, heads, levels, (300, 300), normalisation, clip)
+
+
+def caffe_ssd300(classes: int = 21, levels: Sequence[Level] = SSD300_VOC) -> SSD:
+    """Return SSD300 as the authors' Caffe code has it: blue first, anchors not clipped."""
+    return ssd300(classes, levels, CAFFE, clip=False)
+
+
+def ssd512(classes: int = 21, levels: Sequence[Level] = SSD512_VOC) -> SSD:
+    """Return SSD512 as the authors' Caffe code has it: seven maps from 64 x 64 to 1 x 1, 24,564 boxes."""
+    body = VGGBody(SSD512_EXTRAS)
+    neck = Plain(body.channels, scales=(20.0, *[None] * 6))
+    heads = Heads(neck.channels, [level.boxes for level in levels], classes)
+    return SSD(body, neck, heads, levels, (512, 512), CAFFE)
 
 
 def _size(picture: Size) -> Size:

@@ -7,6 +7,8 @@ or they are pixels, where a name or a docstring says so. Sizes of pictures are (
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -170,7 +172,7 @@ def check_last(name: str, boxes: Tensor) -> None:
 
 
 def check_size(name: str, size: Size) -> Size:
-    """Return (height, width) if both are above 0, otherwise raise ValueError naming what came."""
-    if not isinstance(size, (tuple, list, torch.Size)) or len(size) != 2 or not min(size) > 0:
-        raise ValueError(f"{name} must be (height, width), both above 0, got {size!r}")
+    """Return (height, width) if both are above 0 and finite, otherwise raise ValueError naming what came."""
+    if not isinstance(size, (tuple, list)) or len(size) != 2 or not all(0 < n < math.inf for n in size):
+        raise ValueError(f"{name} must be (height, width), both above 0 and finite, got {size!r}")
     return size[0], size[1]

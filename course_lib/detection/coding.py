@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -50,8 +52,8 @@ def _check_pair(name: str, given: Tensor, anchors: Tensor) -> None:
 
 
 def _check_variances(variances: tuple[float, ...], anchors: Tensor) -> Tensor:
-    if len(variances) != 4 or not min(variances) > 0:
-        raise ValueError(f"variances must be 4 numbers above 0, got {variances!r}")
+    if len(variances) != 4 or not all(0 < v < math.inf for v in variances):
+        raise ValueError(f"variances must be 4 finite numbers above 0, got {variances!r}")
     return anchors.new_tensor(variances)
 
 

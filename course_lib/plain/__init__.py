@@ -1,6 +1,7 @@
 """The forms one sees through: shown in chapters, oracles in tests, never called by models."""
 
 from course_lib.plain.convolution import convolve, convolve_transposed
+from course_lib.plain.detection import anchors_loop, iou_loop
 from course_lib.plain.liif import liif_plain
 from course_lib.plain.resampling import W, resample_row, resize_plain, source_coordinate
 from course_lib.plain.san import (
@@ -14,11 +15,13 @@ from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain,
 
 __all__ = [
     "W",
+    "anchors_loop",
     "centring_matrix",
     "convolve",
     "convolve_transposed",
     "covariance_by_matrix",
     "eigen_sqrt",
+    "iou_loop",
     "liif_plain",
     "newton_schulz_loop",
     "non_local_loop",

@@ -1,6 +1,7 @@
 """Random numbers that are a pure function of a seed and an index, whatever was drawn before and wherever it runs."""
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,15 @@ def check_whole(name: str, value: Any, least: int = 0, most: int = _ANY) -> None
     if not least <= int(value) <= most:
         expected = f"of at least {least}" if most == _ANY else f"from {least} to {most}"
         raise ValueError(f"{name} must be a whole number {expected}, got {value}")
+
+
+def check_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
+    """Return a number as a float; raise TypeError or ValueError, which call the argument `name`, unless it is finite
+    and in [least, most].
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not (math.isfinite(value) and least <= float(value) <= most):
+        limits = f" from {least:g} to {most:g}" if most < math.inf else f" of at least {least:g}"
+        raise ValueError(f"{name} must be a finite number{limits if least > -math.inf else ''}, got {value!r}")
+    return float(value)

@@ -8,7 +8,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 
 from course_lib.colour import check_picture
-from course_lib.datasets.counter import check_whole, random_bits
+from course_lib.datasets.counter import check_number, check_whole, random_bits
 from course_lib.datasets.pairs import Origin, licensed, pictures_of, resolve, turned
 from course_lib.datasets.resampling import resampled
 from course_lib.datasets.tensors import to_uint8
@@ -57,7 +56,7 @@ class ReferencePairs:
         check_whole("patch", patch, least=1)
         check_whole("seed", seed)
         check_choice("source", source, Origin)
-        self.related = _check_number("related", related, 0, 1)
+        self.related = check_number("related", related, 0, 1)
         self.patch, self.seed, self.source = int(patch), int(seed), resolve(source)
         self.side = SCALE * self.patch
         self.names: list[str] = []
@@ -188,15 +187,15 @@ def related(
     top, left = (n // 2 for n in room) if at is None else _check_two("at", at, check_whole)
     if top > room[0] or left > room[1]:
         raise ValueError(f"at must be (top, left) of at most ({room[0]}, {room[1]}), got ({top}, {left})")
-    down, right = _check_two("shift", shift, _check_number)
-    angle, zoom = _check_number("degrees", degrees), _check_number("zoom", zoom, 0.25, 4)
+    down, right = _check_two("shift", shift, check_number)
+    angle, zoom = check_number("degrees", degrees), check_number("zoom", zoom, 0.25, 4)
     if not isinstance(cast, Sequence) or len(cast) != 3:
         raise ValueError(f"cast must be three numbers, for red, green and blue; got {cast!r}")
     lighting = light(
-        _check_number("gain", gain, 0),
-        _check_number("offset", offset),
-        _check_number("gamma", gamma, 1e-3),
-        [_check_number("cast", one, 0) for one in cast],
+        check_number("gain", gain, 0),
+        check_number("offset", offset),
+        check_number("gamma", gamma, 1e-3),
+        [check_number("cast", one, 0) for one in cast],
     )
     levels = to_uint8(picture.expand(3, -1, -1))
     middle = _middle(top, left, (height, width))
@@ -261,15 +260,6 @@ def _statistics(window: Levels) -> npt.NDArray[np.float64]:
     """Return mean and standard deviation of each colour: (6,), in levels."""
     pixels = window.reshape(-1, 3).astype(np.float64)
     return np.concatenate([pixels.mean(0), pixels.std(0)])
-
-
-def _check_number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not (math.isfinite(value) and least <= float(value) <= most):
-        limits = f" from {least:g} to {most:g}" if most < math.inf else f" of at least {least:g}"
-        raise ValueError(f"{name} must be a finite number{limits if least > -math.inf else ''}, got {value!r}")
-    return float(value)
 
 
 def _check_two(name: str, value: Any, check: Any) -> tuple[Any, Any]:

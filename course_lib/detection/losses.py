@@ -128,14 +128,25 @@ def multibox_loss(
     positive = targets.labels > 0
     total = _check_count(positive.sum() if count is None else count, logits)
     with torch.autocast(logits.device.type, enabled=False):
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        each = F.cross_entropy(wide.flatten(0, 1), targets.labels.flatten(), reduction="none").view_as(positive)
-        counts = positive | hard_negatives(each.detach(), positive, ratio)
-        found = offsets[positive]
-        found = found.to(torch.promote_types(offsets.dtype, torch.float32))
-        distance = smooth_l1(found - targets.offsets[positive].to(found.dtype))
-        share = torch.where(total > 0, 1 / total.to(wide.dtype), 0)
-        return each[counts].sum() * share, distance.sum() * share
+        rows, labels = logits.flatten(0, 1), targets.labels.flatten()
+        with torch.no_grad():
+            each = _cross_entropy(rows, labels, "none").view_as(positive)
+            counted = (positive | hard_negatives(each, positive, ratio)).flatten().nonzero().squeeze(1)
+        confidence = _cross_entropy(rows.index_select(0, counted), labels[counted], "sum")
+        places = positive.flatten().nonzero().squeeze(1)
+        found, right = (x.flatten(0, 1).index_select(0, places) for x in (offsets, targets.offsets))
+        localisation = smooth_l1(_wide(found) - right).sum()
+        share = torch.where(total > 0, 1 / total.to(confidence.dtype), 0)
+        return confidence * share, localisation * share
+
+
+def _cross_entropy(rows: Tensor, labels: Tensor, reduction: str) -> Tensor:
+    return F.cross_entropy(_wide(rows), labels, reduction=reduction)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return a tensor in float32 at least: sums of half precision lose digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _kind(given: Any) -> str:

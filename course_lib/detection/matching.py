@@ -13,6 +13,7 @@ with, if their IoU is `threshold` or more (Liu et al. 2016, section 2.2, writes 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -56,8 +57,8 @@ def assign(overlaps: Tensor, rule: Rule = "greedy", threshold: float = 0.5) -> T
     rows = torch.full((anchors,), -1, device=overlaps.device)
     if not boxes or not anchors:
         return rows
-    most, best = overlaps.max(dim=0)
-    rows = torch.where(most >= threshold, best, rows)
+    enough = (overlaps.amax(dim=0) >= threshold).nonzero().squeeze(1)  # few: their best boxes are looked for alone
+    rows[enough] = overlaps[:, enough].argmax(dim=0)
     own = _greedy(overlaps) if rule == "greedy" else _independent(overlaps)
     return torch.where(own >= 0, own, rows)
 
@@ -65,25 +66,25 @@ def assign(overlaps: Tensor, rule: Rule = "greedy", threshold: float = 0.5) -> T
 def _greedy(overlaps: Tensor) -> Tensor:
     """Return for each anchor the row of the box that it alone is there for, or -1: pairs by falling overlap.
 
-    Boxes wait in a heap by their best anchor. One whose anchor was taken looks for its next and waits again: only
-    then are its overlaps looked at once more.
+    Boxes wait in a heap by their best anchor. One whose anchor was taken waits again, by its next: of its n best, one
+    is still free, and only then are they put in order.
     """
-    most, best = overlaps.max(dim=1)
-    waiting = [
-        (-value, place, row) for row, (value, place) in enumerate(zip(most.tolist(), best.tolist(), strict=True))
-    ]
+    most, best = overlaps.amax(dim=1), overlaps.argmax(dim=1)
+    waiting = list(zip((-most).tolist(), best.tolist(), range(len(overlaps)), strict=True))
     heapq.heapify(waiting)
     taken: dict[int, int] = {}
+    next_best: dict[int, Iterator[tuple[float, int]]] = {}
     while waiting and -waiting[0][0] > _LEAST:
         _, place, row = waiting[0]
-        if place in taken:
-            left = overlaps[row].clone()
-            left[list(taken)] = -1
-            value, next_place = left.max(dim=0)
-            heapq.heapreplace(waiting, (-float(value), int(next_place), row))
-        else:
+        if place not in taken:
             taken[place] = row
             heapq.heappop(waiting)
+            continue
+        if row not in next_best:
+            values, places = overlaps[row].sort(descending=True, stable=True)
+            next_best[row] = zip(values[: len(overlaps)].tolist(), places[: len(overlaps)].tolist(), strict=True)
+        value, place = next(next_best[row], (0.0, 0))
+        heapq.heapreplace(waiting, (-value, place, row))
     own = torch.full_like(overlaps[0], -1, dtype=torch.int64)
     own[list(taken)] = own.new_tensor(list(taken.values()))
     return own

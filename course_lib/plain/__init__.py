@@ -1,7 +1,7 @@
 """The forms one sees through: shown in chapters, oracles in tests, never called by models."""
 
 from course_lib.plain.convolution import convolve, convolve_transposed
-from course_lib.plain.detection import anchors_loop, iou_loop
+from course_lib.plain.detection import anchors_loop, iou_loop, match_loop, multibox_loop
 from course_lib.plain.liif import liif_plain
 from course_lib.plain.resampling import W, resample_row, resize_plain, source_coordinate
 from course_lib.plain.san import (
@@ -23,6 +23,8 @@ __all__ = [
     "eigen_sqrt",
     "iou_loop",
     "liif_plain",
+    "match_loop",
+    "multibox_loop",
     "newton_schulz_loop",
     "non_local_loop",
     "pixel_shuffle_plain",

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from course_lib.detection.anchors import Level
+from course_lib.detection.boxes import to_xyxy
+from course_lib.detection.losses import Targets
 
 
 def iou_loop(a: Tensor, b: Tensor) -> Tensor:
@@ -47,6 +50,52 @@ def anchors_loop(maps: Sequence[tuple[int, int]], levels: Sequence[Level], pictu
                     table.append((cx, cy, longer / width, shorter / height))
                     table.append((cx, cy, shorter / width, longer / height))
     return torch.tensor(table, dtype=torch.float64)
+
+
+def match_loop(boxes: Tensor, anchors: Tensor, rule: str = "greedy", threshold: float = 0.5) -> Tensor:
+    """Boxes xyxy (n, 4) and anchors cxcywh (P, 4) become the row of the box that each anchor finds, (P,), or -1."""
+    overlaps = iou_loop(boxes, to_xyxy(anchors)).tolist()
+    rows, places = range(len(boxes)), range(len(anchors))
+    found = [-1] * len(anchors)
+    for place in places:
+        best = max(rows, key=lambda row: overlaps[row][place], default=None)
+        if best is not None and overlaps[best][place] >= threshold:
+            found[place] = best
+    if rule == "independent":
+        for row in rows:
+            found[max(places, key=lambda place: overlaps[row][place])] = row  # whoever was there before
+        return torch.tensor(found)
+    pairs = sorted((-overlaps[row][place], place, row) for row in rows for place in places)
+    done, taken = set(), set()
+    for value, place, row in pairs:
+        if -value > 1e-6 and row not in done and place not in taken:
+            found[place] = row
+            done.add(row)
+            taken.add(place)
+    return torch.tensor(found)
+
+
+def multibox_loop(logits: Tensor, offsets: Tensor, targets: Targets, ratio: float = 3.0) -> tuple[Tensor, Tensor]:
+    """What a network says, (N, P, C) and (N, P, 4), and what is right, become SSD's two losses.
+
+    Step by step as ssd.pytorch does it: background's loss is computed for all anchors, a sort of the sort's places
+    gives ranks, and the cross-entropy of those that count is computed once more. Without positives it divides by 1.
+    """
+    labels, positive = targets.labels, targets.labels > 0
+    count = positive.sum().clamp(min=1)
+    error = offsets[positive] - targets.offsets[positive]
+    localisation = torch.where(error.abs() < 1, error**2 / 2, error.abs() - 0.5).sum()
+
+    largest = logits.detach().max()  # one for all: without it exp() overflows
+    of_label = logits.gather(2, labels[..., None]).squeeze(2)
+    loss = (logits - largest).exp().sum(dim=2).log() + largest - of_label
+    loss = loss.masked_fill(positive, -math.inf)
+    order = loss.argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)  # 0 for the largest loss of the picture
+    wanted = (ratio * positive.sum(dim=1, keepdim=True)).floor()
+    counted = positive | (rank < wanted)
+    confidence = F.cross_entropy(logits[counted], labels[counted], reduction="sum")
+    return confidence / count, localisation / count
 
 
 def nms_loop(boxes: NDArray[np.floating], scores: NDArray[np.floating], threshold: float = 0.45) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.official import edsr, espcn, liif, metasr, rdn, san, ttsr, ttsr_discriminator
+from course_lib.official import caffe, edsr, espcn, liif, metasr, rdn, san, ssd_family, ttsr, ttsr_discriminator
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
 
@@ -58,6 +58,15 @@ _ADAPTERS |= {
     name: Adapter(build, ttsr_discriminator.RENAMES[name]) for name, build in ttsr_discriminator.MODELS.items()
 }
 _ADAPTERS |= {name: Adapter(build, san.RENAMES[name], san.NEVER_USED) for name, build in san.MODELS.items()}
+_ADAPTERS |= {
+    name: Adapter(
+        build,
+        ssd_family.RENAMES[name],
+        left_as_initialised=ssd_family.LEFT_AS_INITIALISED,
+        fold=caffe.fold if name in ssd_family.CAFFE else _unchanged,
+    )
+    for name, build in ssd_family.MODELS.items()
+}
 
 
 def names() -> list[str]:

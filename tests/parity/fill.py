@@ -34,6 +34,11 @@ def rows(official: dict[str, Any]) -> list[tuple[str, tuple[int, ...], torch.dty
     return [(name, tuple(shape), getattr(torch, kind)) for name, shape, kind, *_ in table]
 
 
+def shapes(name: str) -> dict[str, Tensor]:
+    """Return the tensors of a released file, without numbers."""
+    return {key: torch.empty(shape, dtype=kind, device="meta") for key, shape, kind in rows(manifest(name))}
+
+
 def picture(shape: tuple[int, ...], seed: int, largest: float = 1.0) -> Tensor:
     """Return a golden's input: uniform float32 in [0, largest)."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * largest

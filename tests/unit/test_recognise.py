@@ -13,14 +13,9 @@ from course_lib.super_resolution.espcn import ESPCN
 from tests.parity import fill
 
 
-def shapes(name: str) -> dict[str, torch.Tensor]:
-    """The tensors of a released file, without numbers."""
-    return {key: torch.empty(shape, dtype=kind, device="meta") for key, shape, kind in fill.rows(fill.manifest(name))}
-
-
 @pytest.mark.parametrize("name", official.names())
 def test_every_checkpoint_is_told_from_all_others(name: str) -> None:
-    state = shapes(name)
+    state = fill.shapes(name)
     assert official.recognise(state) == name
     assert official.recognise({"model": {"sd": {f"module.{key}": value for key, value in state.items()}}}) == name
     changed = next(key for key in state if state[key].dim() == 4 and "mean" not in key)

@@ -177,11 +177,14 @@ def _size(picture: Size) -> Size:
 
 def _without_numbers(module: nn.Module) -> nn.Module:
     """Return a copy of a part that computes only shapes: its tensors are on the meta device and take no memory."""
-    given: dict[int, object] = {
-        id(p): nn.Parameter(torch.empty_like(p, dtype=torch.float32, device="meta")) for p in module.parameters()
-    }
-    given |= {id(b): torch.empty_like(b, device="meta") for b in module.buffers()}
+    given: dict[int, object] = {id(p): nn.Parameter(_like(p), p.requires_grad) for p in module.parameters()}
+    given |= {id(b): _like(b) for b in module.buffers()}
     return copy.deepcopy(module, given).eval()
+
+
+def _like(tensor: Tensor) -> Tensor:
+    kind = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    return torch.empty_like(tensor, dtype=kind, device="meta")
 
 
 def _within(level: Level, cells: Size, picture: Size) -> Level:

@@ -26,7 +26,7 @@ def test_boxes_are_apart_within_the_picture_and_as_round_as_coins() -> None:
     assert bool((boxes >= 0).all())
     assert bool((boxes[:, 2:] <= torch.tensor([384.0, 303.0])).all())
     width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
-    assert 33 <= min(width.min(), height.min())
+    assert min(width.min(), height.min()) >= 33
     assert max(width.max(), height.max()) <= 66
     assert bool(((width / height).log().abs() < 0.2).all())
 

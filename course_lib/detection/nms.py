@@ -54,35 +54,39 @@ def class_nms(
 
 
 def unsuppressed(boxes: Tensor, threshold: float) -> Tensor:
-    """Return which boxes stay when all are compared at once: boxes (..., n, 4) by falling score -> bool (..., n).
+    """Return which boxes of each group stay: boxes (g, n, 4), every group by falling score -> bool (g, n).
 
-    Makes the (..., n, n) matrix of overlaps. Rule and threshold are those of `nms`.
+    Rule and threshold are those of `nms`. Of some groups at a time the (n, n) matrix of overlaps is made.
     """
     boxes = _wide(boxes)
-    x = boxes.mT
-    above = _overlaps(boxes, area(boxes), x, area(boxes), threshold).triu_(1).to(boxes.dtype)
-    # a box stays if none that stays suppresses it. Only the truth satisfies that for all boxes, and it is reached from
+    size = max(1, _pairs(boxes) // max(1, boxes.shape[1] ** 2))
+    return torch.cat([_stay(some, threshold) for some in torch.split(boxes, size)])
+
+
+def _stay(boxes: Tensor, threshold: float) -> Tensor:
+    areas = area(boxes)
+    above = _overlaps(boxes, areas, boxes.mT.contiguous(), areas, threshold).triu_(1).to(boxes.dtype)
+    # A box stays if none that stays suppresses it. Only the truth satisfies that for all boxes, and it is reached from
     # any guess: after k rounds it is right wherever a chain of suppressions is no longer than k. The host, which has to
-    # wait for the answer, asks after 1, 2, 4, 8, ... rounds
-    stays, rounds = boxes.new_ones(*boxes.shape[:-2], 1, boxes.shape[-2]), 1
+    # wait for the answer, asks after 1, 3, 7, 15, ... rounds.
+    stays, rounds = boxes.new_ones(len(boxes), 1, boxes.shape[1]), 1
     while True:
         for _ in range(rounds):
             before, stays = stays, ((stays @ above) == 0).to(boxes.dtype)
         if torch.equal(before, stays):
-            return stays.squeeze(-2) > 0
+            return stays[:, 0] > 0
         rounds *= 2
 
 
 def _greedy(boxes: Tensor, threshold: float, most: int) -> Tensor:
     """Return the rows that stay of boxes (n, 4), which are sorted, up to `most` of them."""
-    gpu = boxes.device.type != "cpu"
-    block, pairs = (_BLOCK_GPU, _PAIRS_GPU) if gpu else (_BLOCK_CPU, _PAIRS_CPU)
+    block, pairs = _BLOCK_CPU if boxes.device.type == "cpu" else _BLOCK_GPU, _pairs(boxes)
     rows, areas, left = torch.arange(len(boxes), device=boxes.device), area(boxes), boxes.T.contiguous()
     kept: list[Tensor] = [rows[:0]]
     count = 0
     while len(rows) and count < most:
         head, head_areas, head_rows = left[:, :block].T.contiguous(), areas[:block], rows[:block]
-        stays = unsuppressed(head, threshold).nonzero()[:, 0]
+        stays = _stay(head[None], threshold)[0].nonzero()[:, 0]
         kept.append(head_rows[stays])
         count += len(stays)
         head, head_areas = head[stays], head_areas[stays]
@@ -109,6 +113,10 @@ def _overlaps(boxes: Tensor, areas: Tensor, others: Tensor, other_areas: Tensor,
     shared *= torch.minimum(y1, v1).sub_(torch.maximum(y0, v0)).clamp_(min=0)
     union = (areas[..., None] + other_areas[..., None, :]).sub_(shared)
     return shared.div_(union) > threshold
+
+
+def _pairs(boxes: Tensor) -> int:
+    return _PAIRS_CPU if boxes.device.type == "cpu" else _PAIRS_GPU
 
 
 def _wide(boxes: Tensor) -> Tensor:

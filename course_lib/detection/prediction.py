@@ -15,7 +15,6 @@ from course_lib.detection.coding import VARIANCES, decode
 from course_lib.detection.nms import unsuppressed
 from course_lib.upsampling.grids import check_length
 
-_PAIRS = 2**24  # overlaps compared at once
 Triple = tuple[float, float, float]
 
 
@@ -136,8 +135,7 @@ def _select(
     stays = scores > score
     ranked = boxes[rows]
     if overlap is not None:
-        classes = max(1, _PAIRS // max(1, rows.shape[1] ** 2))
-        stays = stays & torch.cat([unsuppressed(some, overlap) for some in torch.split(ranked, classes)])
+        stays = stays & unsuppressed(ranked, overlap)
     labels, ranks = stays.nonzero(as_tuple=True)
     order = scores[labels, ranks].argsort(descending=True, stable=True)[:most]
     labels, ranks = labels[order], ranks[order]

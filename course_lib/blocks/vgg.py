@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from course_lib.blocks.checks import check_picture
 from course_lib.upsampling.grids import check_length
 
 Stages = Sequence[tuple[int, int]]
@@ -110,11 +111,7 @@ class VGG(nn.Module):
         return self.names.index(name)
 
     def _check(self, picture: Tensor, deepest: int) -> None:
-        if not isinstance(picture, Tensor) or not picture.is_floating_point():
-            came = picture.dtype if isinstance(picture, Tensor) else type(picture).__name__
-            raise TypeError(f"picture must be a floating point torch.Tensor, got {came}")
-        if picture.dim() != 4 or picture.shape[1] != 3 or min(picture.shape[2:]) < 1:
-            raise ValueError(f"picture must be (B, 3, H, W) with H, W >= 1, got {tuple(picture.shape)}")
+        check_picture(picture)
         size = torch.empty(1, 1, *picture.shape[2:], device="meta")  # nothing is computed on it
         for name, layer in zip(self.names[: deepest + 1], self.features, strict=False):
             if name.startswith("pool"):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.official import caffe, edsr, espcn, liif, metasr, rdn, san, ssd_family, ttsr, ttsr_discriminator
+from course_lib.official import caffe, dssd, edsr, espcn, liif, metasr, rdn, san, ssd_family, ttsr, ttsr_discriminator
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
 
@@ -66,6 +66,10 @@ _ADAPTERS |= {
         fold=caffe.fold if name in ssd_family.CAFFE else _unchanged,
     )
     for name, build in ssd_family.MODELS.items()
+}
+_ADAPTERS |= {
+    name: Adapter(build, dssd.RENAMES[name], left_as_initialised=caffe.LEFT_AS_INITIALISED, fold=caffe.fold)
+    for name, build in dssd.MODELS.items()
 }
 
 

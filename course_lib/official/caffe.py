@@ -37,7 +37,9 @@ def fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if name.endswith(_STATISTICS):
             factor = state[_module(name) + _FACTOR]
-            folded[name] = torch.where(factor == 0, torch.zeros_like(tensor), tensor / factor)
+            folded[name] = (
+                tensor if tensor.is_meta else torch.where(factor == 0, torch.zeros_like(tensor), tensor / factor)
+            )
         elif not (name.endswith(_FACTOR) and _module(name) + _STATISTICS[0] in state):
             folded[name] = tensor
     return folded

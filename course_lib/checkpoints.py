@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.files import atomic_write, data_dir
 from course_lib.official.fitting import check, fit
 from course_lib.super_resolution.edsr import EDSR
@@ -24,7 +25,8 @@ from course_lib.super_resolution.rdn import RDN
 from course_lib.super_resolution.san import SAN
 from course_lib.super_resolution.ttsr import TTSR
 
-MODELS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR)}
+_KINDS: tuple[type[nn.Module], ...] = (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, TinyDetector)
+MODELS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _KINDS}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""
 
 

@@ -2,6 +2,7 @@
 what tells two checkpoints apart.
 """
 
+import dataclasses
 import multiprocessing
 import signal
 from collections.abc import Callable
@@ -25,9 +26,11 @@ def pipe() -> tuple[Connection, Connection]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal to the bit: nested dictionaries and lists of tensors and numbers."""
+    """Equal to the bit: nested dictionaries, lists and dataclasses of tensors and numbers."""
     import torch
 
+    if dataclasses.is_dataclass(a):
+        return type(a) is type(b) and same(vars(a), vars(b))
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):

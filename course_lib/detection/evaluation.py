@@ -1,0 +1,115 @@
+"""How well a detector does on labelled pictures, and what it costs (chapters 16 and 17)."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from course_lib.detection.families.ssd.ssd import SSD
+from course_lib.detection.metrics import Truth, coco_map, duplicates
+from course_lib.detection.prediction import Detections, postprocess, preprocess
+
+BANDS = (12.0, 24.0)
+"""Sides in pixels that part small, medium and large objects in the book's small pictures: roots of areas."""
+SURE = 0.5
+"""From which score on a box that is not the first of its object counts as a duplicate."""
+
+Size = tuple[int, int]
+
+
+class Sample(Protocol):
+    """A labelled picture, see `course_lib.datasets.annotations.Labelled`."""
+
+    @property
+    def image(self) -> Tensor:
+        """(3, H, W) in [0, 1]."""
+
+    @property
+    def boxes(self) -> Tensor:
+        """(n, 4), xyxy in pixels."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(n,), int64, 0 for the first class."""
+
+
+@torch.no_grad()
+def detect(
+    model: SSD, pictures: Tensor, size: Size | None = None, **settings: Any
+) -> tuple[list[Detections], list[Detections]]:
+    """Return what a detector finds in pictures, and what it is sure of before suppression, on the CPU, in their pixels.
+
+    model: in eval mode. pictures: (N, 3, H, W) in [0, 1]. size: (height, width) they are resized to for the network;
+    None: as they are. settings: of `postprocess`.
+    """
+    weight = next(model.parameters())
+    images = preprocess(pictures.to(weight), size, model.normalisation)
+    outputs = model(images)
+    anchors = model.anchors((images.shape[-2], images.shape[-1]), device=weight.device)
+    whole = settings | {"nms": False, "score": SURE, "top": len(anchors), "most": None}
+    own = (pictures.shape[-2], pictures.shape[-1])
+    found, sure = (postprocess(outputs, anchors, **chosen) for chosen in (settings, whole))
+    return [_in_pixels(one, own) for one in found], [_in_pixels(one, own) for one in sure]
+
+
+def _in_pixels(found: Detections, size: Size) -> Detections:
+    return Detections(found.pixels(size).cpu(), found.scores.cpu(), found.labels.cpu())
+
+
+def evaluate(
+    model: SSD,
+    samples: Iterable[Sample],
+    names: tuple[str, ...],
+    size: Size | None = None,
+    bands: tuple[float, float] = BANDS,
+    batch: int = 25,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Return how well a detector in eval mode finds the objects of labelled pictures, by COCO's rules.
+
+    {"AP": mean over overlaps 0.50, 0.55, ..., 0.95; "AP50"; "AP75"; "AP_small", "AP_medium", "AP_large"; "duplicates":
+    boxes of score >= `SURE` per found object, besides its first, before suppression; "per_class": {name: AP50};
+    "pictures", "objects": how many}. NaN for what there are no objects for.
+
+    names: of the classes. size: what the network sees pictures at, None: as they are. bands: see `BANDS`, in pixels of
+    the pictures as they are. batch: neighbours of one size that are seen at once. settings: of `postprocess`.
+    """
+    found, sure, truths = [], [], []
+    for some in _batches(samples, batch):
+        kept, before = detect(model, torch.stack([one.image for one in some]), size, **settings)
+        found += kept
+        sure += before
+        truths += [Truth(one.boxes, one.labels) for one in some]
+    scores = dict(coco_map(found, truths, len(names), (bands[0] ** 2, bands[1] ** 2)))
+    by_class: Any = scores.pop("AP50_per_class")
+    return {
+        **scores,
+        "duplicates": duplicates(sure, truths, score=SURE),
+        "per_class": dict(zip(names, by_class, strict=True)),
+        "pictures": len(truths),
+        "objects": sum(len(one.labels) for one in truths),
+    }
+
+
+def _batches(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
+    for _, alike in groupby(samples, key=lambda one: one.image.shape):
+        while some := list(islice(alike, batch)):
+            yield some
+
+
+@torch.no_grad()
+def multiply_adds(model: SSD, picture: Size | None = None) -> int:
+    """Return the multiplications with additions of all convolutions for one picture of a size; None: the model's own.
+
+    What a picture costs in eval mode; the model's mode is as before.
+    """
+    weight, before = next(model.parameters()), model.training
+    height, width = picture or model.picture
+    model.map_sizes((height, width))  # once, and not while it is counted
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(weight.new_zeros(1, 3, height, width))
+    model.train(before)
+    return int(counter.get_total_flops()) // 2

@@ -10,7 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.official import caffe, dssd, edsr, espcn, liif, metasr, rdn, san, ssd_family, ttsr, ttsr_discriminator
+from course_lib.official import (
+    caffe,
+    dsod,
+    dssd,
+    edsr,
+    espcn,
+    liif,
+    metasr,
+    rdn,
+    san,
+    ssd_family,
+    ttsr,
+    ttsr_discriminator,
+)
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
 
@@ -58,6 +71,10 @@ _ADAPTERS |= {
     name: Adapter(build, ttsr_discriminator.RENAMES[name]) for name, build in ttsr_discriminator.MODELS.items()
 }
 _ADAPTERS |= {name: Adapter(build, san.RENAMES[name], san.NEVER_USED) for name, build in san.MODELS.items()}
+_ADAPTERS |= {
+    name: Adapter(build, dsod.RENAMES[name], left_as_initialised=caffe.LEFT_AS_INITIALISED, fold=caffe.fold)
+    for name, build in dsod.MODELS.items()
+}
 _ADAPTERS |= {
     name: Adapter(
         build,

@@ -5,10 +5,10 @@ from typing import Any
 from torch import Tensor
 
 
-def check_picture(picture: Any) -> None:
-    """Raise TypeError or ValueError unless picture is a floating point tensor (B, 3, H, W) with H, W >= 1."""
+def check_picture(picture: Any, name: str = "picture") -> None:
+    """Raise TypeError or ValueError, which name the argument, unless it is floating point (B, 3, H, W), H, W >= 1."""
     if not isinstance(picture, Tensor) or not picture.is_floating_point():
         came = picture.dtype if isinstance(picture, Tensor) else type(picture).__name__
-        raise TypeError(f"picture must be a floating point torch.Tensor, got {came}")
+        raise TypeError(f"{name} must be a floating point torch.Tensor, got {came}")
     if picture.dim() != 4 or picture.shape[1] != 3 or min(picture.shape[2:]) < 1:
-        raise ValueError(f"picture must be (B, 3, H, W) with H, W >= 1, got {tuple(picture.shape)}")
+        raise ValueError(f"{name} must be (B, 3, H, W) with H, W >= 1, got {tuple(picture.shape)}")

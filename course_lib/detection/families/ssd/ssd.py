@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from course_lib.blocks.checks import check_picture
 from course_lib.detection import anchors as boxes
 from course_lib.detection.anchors import SSD300_VOC, SSD512_VOC, Level
 from course_lib.detection.families.ssd.heads import Heads
@@ -69,7 +70,8 @@ class SSD(nn.Module):
         images: (N, 3, H, W) as `normalisation` returns them. mask: accepted, because other detectors need to know what
         is padding, and ignored: a convolution sees zeros there. Raises TypeError or ValueError for other images.
         """
-        self._check(images)
+        check_picture(images, "images")
+        self.map_sizes((images.shape[2], images.shape[3]))
         maps = self.neck(self.body(images))
         predictions: dict[str, Tensor] = self.heads(maps)
         return predictions
@@ -110,14 +112,6 @@ class SSD(nn.Module):
         if size != self.picture:
             levels = tuple(_within(level, cells, size) for level, cells in zip(levels, maps, strict=True))
         return boxes.anchors(maps, levels, size, clip=self.clip, dtype=dtype, device=device)
-
-    def _check(self, images: Tensor) -> None:
-        if not isinstance(images, Tensor) or not images.is_floating_point():
-            came = images.dtype if isinstance(images, Tensor) else type(images).__name__
-            raise TypeError(f"images must be a floating point torch.Tensor, got {came}")
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be (N, 3, H, W), got {tuple(images.shape)}")
-        self.map_sizes((images.shape[2], images.shape[3]))
 
 
 class Plain(nn.Module):

@@ -78,8 +78,9 @@ class BCCD:
         said = self.annotations[index]
         picture = self._kept[index] if self._kept is not None else self._picture(index)
         image = from_uint8(picture)
-        scale = [new / old for new, old in zip(image.shape[-2:], said.size, strict=True)]
-        boxes = said.boxes * torch.tensor([scale[1], scale[0], scale[1], scale[0]])
+        (height, width), old = image.shape[-2:], said.size
+        # first times, then over: an edge at the border comes to lie at the border, without a rounding beyond it
+        boxes = said.boxes * torch.tensor([width, height] * 2) / torch.tensor([old[1], old[0]] * 2)
         return Labelled(image, boxes, said.labels.clone())
 
     def _annotation(self, name: str, repairs: list[dict[str, Any]]) -> Annotation:

@@ -47,8 +47,10 @@ def resize(labelled: Labelled, size: tuple[int, int]) -> Labelled:
     if size == labelled.size:
         return labelled
     image = F.interpolate(labelled.image[None], size, mode="bilinear", antialias=True)[0]
-    down, right = (new / old for new, old in zip(size, labelled.size, strict=True))
-    return Labelled(image, labelled.boxes * labelled.boxes.new_tensor((right, down, right, down)), labelled.labels)
+    # first times, then over: an edge at the border comes to lie at the border, without a rounding beyond it
+    (height, width), old = size, labelled.size
+    boxes = labelled.boxes * labelled.boxes.new_tensor((width, height, width, height))
+    return Labelled(image, boxes / boxes.new_tensor((old[1], old[0], old[1], old[0])), labelled.labels)
 
 
 def crop(labelled: Labelled, window: Window, fill: Sequence[float] | None = None) -> Labelled:

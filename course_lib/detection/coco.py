@@ -80,7 +80,7 @@ def _curves(right: Bools, skipped: Bools, truths: int) -> Floats:
     """Return the best precision at each recall or a higher one, (overlaps, recalls), of sorted detections."""
     good = right.cumsum(1, dtype=np.float64)
     bad = (~right & ~skipped).cumsum(1, dtype=np.float64)
-    curve = good / (good + bad + np.spacing(1))  # where only skipped ones came so far: 0
+    curve = good / np.maximum(good + bad, 1)  # where only skipped ones came so far: 0
     best = np.maximum.accumulate(curve[:, ::-1], axis=1)[:, ::-1]
     best = np.pad(best, ((0, 0), (0, 1)))
     places = [np.searchsorted(line, RECALLS) for line in good / truths]

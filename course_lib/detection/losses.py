@@ -1,7 +1,7 @@
 """SSD's loss: what each anchor is to say, which negatives count, and how wrong it was (chapter 15).
 
-One pass of cross-entropy serves both ends: of a negative it is the loss of calling it background, by which the hard
-ones are found, and of positives and hard negatives it is what is summed.
+Nearly all anchors are negatives, and few of them count. Which ones is found without gradients, from one number for each
+anchor; the cross-entropy itself is computed of those rows alone. Its gradient is the same: all others have none.
 """
 
 from __future__ import annotations
@@ -60,10 +60,11 @@ def targets(
     check_rule(rule, threshold)
     check_anchors("anchors", anchors)
     _check_pictures(boxes, labels, anchors)
-    kind = torch.promote_types(anchors.dtype, torch.float32)
-    every_box, every_label = torch.cat(list(boxes)).to(kind), torch.cat(list(labels))
+    every_box, every_label = torch.cat(list(boxes)), torch.cat(list(labels))
+    kind = torch.promote_types(torch.promote_types(every_box.dtype, anchors.dtype), torch.float32)
+    every_box, anchors = every_box.to(kind), anchors.to(kind)
     counts = [len(those) for those in boxes]
-    overlaps = torch.split(iou(every_box, to_xyxy(anchors.to(kind))), counts)
+    overlaps = torch.split(iou(every_box, to_xyxy(anchors)), counts)
     rows = torch.stack([assign(those, rule, threshold) for those in overlaps])
     picture, place = (rows >= 0).nonzero(as_tuple=True)
     first = torch.tensor([0, *counts[:-1]], device=anchors.device).cumsum(0)
@@ -71,8 +72,21 @@ def targets(
     to_find = torch.zeros_like(rows)
     offsets = torch.zeros(*rows.shape, 4, dtype=kind, device=anchors.device)
     to_find[picture, place] = every_label[row] + 1
-    offsets[picture, place] = encode(every_box[row], anchors[place].to(kind), variances)
+    offsets[picture, place] = encode(every_box[row], anchors[place], variances)
     return Targets(to_find, offsets)
+
+
+def background_loss(logits: Tensor) -> Tensor:
+    """Return how wrong it would be to call each anchor background, -log of its softmax: (..., C) -> (...), 0 or more.
+
+    Of logits with column 0 = background. It is what hard negatives are found by. Half precision is computed in float32,
+    and so is the result. Raises TypeError or ValueError for anything but floating point with C >= 2.
+    """
+    _check_logits(logits)
+    with torch.autocast(logits.device.type, enabled=False):
+        wide = _wide(logits)
+        inverse = (wide - wide[..., :1]).exp_() @ wide.new_ones(wide.shape[-1])  # 1 / p; a product sums fastest
+        return inverse.log() if bool(inverse.isfinite().all()) else wide.logsumexp(dim=-1) - wide[..., 0]
 
 
 @torch.no_grad()
@@ -98,12 +112,15 @@ def hard_negatives(loss: Tensor, positive: Tensor, ratio: float = 3.0) -> Tensor
     most = int(wanted.max()) if len(wanted) else 0
     if not most:
         return torch.zeros_like(positive)
-    ranked = torch.where(loss.isnan(), math.inf, loss).masked_fill(positive, -math.inf)
+    ranked = loss.nan_to_num(math.inf, math.inf, -math.inf).masked_fill(positive, -math.inf)
     largest = ranked.topk(most, dim=1).values
     last = largest.gather(1, (wanted - 1).clamp(min=0)[:, None])  # of those that count, the smallest loss
-    above, equal = ranked > last, (ranked == last) & ~positive
-    spare = wanted[:, None] - above.sum(dim=1, keepdim=True)
-    return (above | (equal & (equal.cumsum(dim=1) <= spare))) & (wanted > 0)[:, None]
+    hard = (ranked >= last.masked_fill(wanted[:, None] == 0, math.inf)) & ~positive
+    spare = hard.sum(dim=1) - wanted
+    if bool(spare.any()):  # equal losses at the end
+        equal = hard & (ranked == last)
+        hard &= ~equal | (equal.cumsum(dim=1) <= (equal.sum(dim=1) - spare)[:, None])
+    return hard
 
 
 def smooth_l1(x: Tensor) -> Tensor:
@@ -130,18 +147,14 @@ def multibox_loss(
     with torch.autocast(logits.device.type, enabled=False):
         rows, labels = logits.flatten(0, 1), targets.labels.flatten()
         with torch.no_grad():
-            each = _cross_entropy(rows, labels, "none").view_as(positive)
-            counted = (positive | hard_negatives(each, positive, ratio)).flatten().nonzero().squeeze(1)
-        confidence = _cross_entropy(rows.index_select(0, counted), labels[counted], "sum")
+            hard = hard_negatives(background_loss(logits), positive, ratio)
+            counted = (positive | hard).flatten().nonzero().squeeze(1)
+        confidence = F.cross_entropy(_wide(rows.index_select(0, counted)), labels[counted], reduction="sum")
         places = positive.flatten().nonzero().squeeze(1)
         found, right = (x.flatten(0, 1).index_select(0, places) for x in (offsets, targets.offsets))
         localisation = smooth_l1(_wide(found) - right).sum()
         share = torch.where(total > 0, 1 / total.to(confidence.dtype), 0)
         return confidence * share, localisation * share
-
-
-def _cross_entropy(rows: Tensor, labels: Tensor, reduction: str) -> Tensor:
-    return F.cross_entropy(_wide(rows), labels, reduction=reduction)
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -171,17 +184,23 @@ def _check_pictures(boxes: Sequence[Tensor], labels: Sequence[Tensor], anchors: 
             raise ValueError(f"labels[{picture}] must be 0 or more, got {int(names.min())}")
 
 
-def _check_outputs(logits: Tensor, offsets: Tensor, targets: Targets) -> None:
+def _check_logits(logits: Tensor) -> None:
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise TypeError(f"logits must be a floating-point torch.Tensor, got {_kind(logits)}")
+    if logits.dim() < 1 or logits.shape[-1] < 2:
+        raise ValueError(f"logits must be (..., C), background and at least one class, got {tuple(logits.shape)}")
+
+
+def _check_outputs(logits: Tensor, offsets: Tensor, targets: Targets) -> None:
+    _check_logits(logits)
     check_last("offsets", offsets)
     if not isinstance(targets, Targets):
         raise TypeError(f"targets must be Targets, as `targets` makes them, got {_kind(targets)}")
     expected = tuple(targets.labels.shape)
-    if logits.dim() != 3 or logits.shape[:2] != expected or logits.shape[2] < 2:
-        raise ValueError(f"logits must be {(*expected, 'C')} with C >= 2, as the targets, got {tuple(logits.shape)}")
+    if logits.dim() != 3 or logits.shape[:2] != expected:
+        raise ValueError(f"logits must be {(*expected, 'C')} as the targets, got {tuple(logits.shape)}")
     if offsets.shape != (*expected, 4):
-        raise ValueError(f"offsets must be {(*expected, 4)}, as the targets, got {tuple(offsets.shape)}")
+        raise ValueError(f"offsets must be {(*expected, 4)} as the targets, got {tuple(offsets.shape)}")
     check_device("logits", logits, "targets", targets.labels)
     if targets.labels.numel():
         low, high = (int(end) for end in targets.labels.aminmax())

@@ -19,6 +19,20 @@ from course_lib.datasets.counter import check_number, check_whole, random_bits
 from course_lib.detection.boxes import clip, iou
 from course_lib.detection.light import check_light, photometric, uniform
 
+__all__ = [
+    "OVERLAPS",
+    "Augmentation",
+    "Augmented",
+    "Pictures",
+    "Window",
+    "crop",
+    "flip",
+    "patch",
+    "photometric",
+    "resize",
+    "zoom_out",
+]
+
 OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 """The least overlap of a patch with some box, of which SSD asks for one each time."""
 

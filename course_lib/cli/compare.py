@@ -67,7 +67,10 @@ def compare(
             for key, numbers in found["last"].items():
                 typer.echo(f"{name:<24} {key:<18} {numbers['mean']:.4f} +- {numbers['spread']:.4f}")
         if save:
-            _record(family, results, values, changes, precision.value)
+            from course_lib.cli import compare_detection
+
+            more = compare_detection.complete(results, values)
+            _record(family, results, values, changes, precision.value, more)
 
 
 def _show(run: str, row: "Row") -> None:
@@ -102,7 +105,12 @@ def summary(curves: "list[list[Row]]") -> dict[str, Any]:
 
 
 def _record(
-    family: str, results: "dict[str, list[Result]]", values: dict[str, Any], changes: dict[str, Any], precision: str
+    family: str,
+    results: "dict[str, list[Result]]",
+    values: dict[str, Any],
+    changes: dict[str, Any],
+    precision: str,
+    more: str,
 ) -> None:
     from course_lib import measurements
 
@@ -117,7 +125,8 @@ def _record(
         values,
         command=f"course compare {family} --seeds {len(first)}{options} --device {device} --save",
         protocol=f"each recipe with seeds 0 to {len(first) - 1}; last: the end of training, spread: sample standard "
-        f"deviation over seeds; curve: mean over seeds; precision {precision}; recipes with seed 0: {fields}{several}",
+        f"deviation over seeds; curve: mean over seeds; precision {precision}{more}; recipes with seed 0: {fields}"
+        f"{several}",
         data=first[0].data,
         seed=0,
         made=circumstances,

@@ -1,7 +1,14 @@
 """The forms one sees through: shown in chapters, oracles in tests, never called by models."""
 
 from course_lib.plain.convolution import convolve, convolve_transposed
-from course_lib.plain.detection import anchors_loop, iou_loop, match_loop, multibox_loop
+from course_lib.plain.detection import (
+    anchors_loop,
+    average_precision_loop,
+    iou_loop,
+    match_loop,
+    multibox_loop,
+    nms_loop,
+)
 from course_lib.plain.liif import liif_plain
 from course_lib.plain.resampling import W, resample_row, resize_plain, source_coordinate
 from course_lib.plain.san import (
@@ -16,6 +23,7 @@ from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain,
 __all__ = [
     "W",
     "anchors_loop",
+    "average_precision_loop",
     "centring_matrix",
     "convolve",
     "convolve_transposed",
@@ -26,6 +34,7 @@ __all__ = [
     "match_loop",
     "multibox_loop",
     "newton_schulz_loop",
+    "nms_loop",
     "non_local_loop",
     "pixel_shuffle_plain",
     "pixel_unshuffle_plain",

@@ -23,8 +23,8 @@ from course_lib.detection.boxes import (
 from course_lib.detection.coding import decode, encode
 from course_lib.plain.detection import anchors_loop, iou_loop
 
-laws = settings(max_examples=60, deadline=None, derandomize=True)
-FEW = settings(max_examples=25, deadline=None, derandomize=True)
+laws = settings(max_examples=30, deadline=None, derandomize=True)
+FEW = settings(max_examples=15, deadline=None, derandomize=True)
 SIDES = st.integers(1, 2000)
 
 

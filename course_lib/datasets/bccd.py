@@ -32,11 +32,12 @@ class BCCD:
     all pictures are read once and kept as uint8 (57 kB each at 120 x 160); without, each is read when it is asked for.
 
     data/bccd.json holds the three lists of names and what is repaired: two boxes without width and seven that box a
-    cell twice are dropped, three cells get the class that they show. Four pictures are left out, because hardly a red
-    cell in them has a box. So scores are not comparable with those of others. KNOWN DEFECT: many red cells have no box,
-    mostly in clumps and at the border (21 of 240 training and 7 of 60 validation pictures have five boxes of red cells
-    or fewer). A detector that finds such a cell is counted as wrong; judge by white cells and platelets as well. The
-    numbers of the files are taken as edges counted from 0, as the tool that makes such files means them.
+    cell twice are dropped, three cells get the class that they show. Four pictures are left out, as in the lists that
+    the split follows; many red cells in them have no box. So scores are not comparable with those of others. KNOWN
+    DEFECT: in the other pictures, too, many red cells have no box, mostly in clumps and at the border (21 of 240
+    training and 7 of 60 validation pictures have five boxes of red cells or fewer). A detector that finds such a cell
+    is counted as wrong; judge by white cells and platelets as well. Numbers are taken as edges counted from 0: the
+    files look like those of LabelImg, which writes edges, with 1 in place of 0.
 
     Attributes: part, size, classes, names (of the pictures), annotations (of the whole pictures), description. Raises
     ValueError for another part or size; DataMissing, which says how to get the set; UnreadableAnnotation.

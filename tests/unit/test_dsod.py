@@ -265,6 +265,7 @@ def test_precisions() -> None:
         ({"compression": 0.0}, r"compression must be above 0 and at most 1, got 0\.0"),
         ({"stem": ()}, "stem must have one width or more, got none"),
         ({"stem": (4, 0)}, "stem must be at least 1, got 0"),
+        ({"stem": nn.Conv2d(3, 4, 3)}, "channels of stem must be a whole number, got None"),
     ],
 )
 def test_wrong_arguments_are_named(options: dict[str, Any], message: str) -> None:

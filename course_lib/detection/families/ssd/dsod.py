@@ -34,7 +34,7 @@ class Stem(nn.Sequential):
     """The first layers: 3 x 3 convolutions, the first with stride 2, and a pool; a picture's quarter, rounded up.
 
     widths: channels of the convolutions, one or more; batch normalisation and ReLU follow each. channels: the last.
-    Three small convolutions keep what DenseNet's one of 7 x 7 with its pool loses (section 3.2, stem block).
+    DSOD has it in place of DenseNet's one convolution of 7 x 7 with stride 2 and a pool (section 3.2, stem block).
     """
 
     def __init__(self, widths: Sequence[int] = (64, 64, 128)) -> None:
@@ -109,11 +109,11 @@ class DenseBody(nn.Module):
 
     stem: widths of a `Stem`, or any module with `channels`. blocks: for every size of map the layers of its dense
     blocks; after each block comes a transition, and a pool where the size changes. first: which of these sizes gives
-    the first map (0: the stem's). widths: channels of all further maps, even numbers; those at the sizes of `blocks`
-    learn their half by blocks, the rest by a 1 x 1 and a 3 x 3 unit of stride 2. growth: channels that a layer adds.
-    bottleneck: channels between a layer's two convolutions, in growths. compression: of the channels of a block, what
-    its transition keeps. channels: of the maps. Any size of picture; in training a map must have more than one place
-    in the batch, or there is nothing to normalise by.
+    the first map (0: that behind the stem). widths: channels of all further maps, even numbers; those at the sizes of
+    `blocks` learn their half by blocks, the rest by a 1 x 1 and a 3 x 3 unit of stride 2. growth: channels that a layer
+    adds. bottleneck: channels between a layer's two convolutions, in growths. compression: of the channels of a block,
+    what its transition keeps. channels: of the maps. Any size of picture; in training a map must have more than one
+    place in the batch, or there is nothing to normalise by.
 
     dense: False leaves out the connections INSIDE the blocks, and nothing else: there are as many layers, and the same
     maps to pool and to predict from. A layer then sees one width and not the sum of all; the widths are chosen so that
@@ -140,7 +140,7 @@ class DenseBody(nn.Module):
         self.compression, self.dense = compression, dense
         _check(blocks, widths, first, compression)
         start = stem if isinstance(stem, nn.Module) else Stem(stem)
-        trunk, channels = [start], int(start.channels)  # type: ignore[arg-type]  # a stem says its channels
+        trunk, channels = [start], check_length("channels of stem", getattr(start, "channels", None))  # type: ignore[arg-type]
         for place, depths in enumerate(blocks[: first + 1]):
             stage, channels = self._stage(channels, depths, pooled=place < first)
             trunk.append(stage)

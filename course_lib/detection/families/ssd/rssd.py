@@ -131,10 +131,9 @@ def _deconvolution(channels: int, stride: int, mixing: bool) -> nn.ConvTranspose
 def rssd300(classes: int = 21, shared: bool = False, directions: Directions = "both") -> SSD:
     """Return R-SSD300: SSD300's body, the rainbow, and heads for every level, or one that all share.
 
-    shared: one head needs equal channels, so directions "both", and as many boxes everywhere: 6, which makes 11,640
-    boxes and a head of 3,801,750 parameters at 21 classes; separate heads have SSD300's 8732 boxes. Which number the
-    paper's shared classifier has is not said: 6 is reconstruction. So is that no L2Norm is left: every piece is
-    normalised here.
+    shared: one head needs equal channels, so directions "both", and as many boxes everywhere: 6, as the authors' page
+    says of their network with one classifier. That makes 11,640 boxes and a head of 3,801,750 parameters at 21 classes;
+    separate heads have SSD300's 8732 boxes. Reconstruction: no L2Norm is left, as every piece is normalised here.
     """
     body = VGGBody()
     neck = RainbowNeck(body.channels, directions, strides=(2, 2, 2, 1, 1))

@@ -104,7 +104,7 @@ def test_every_map_may_have_its_own_kernel() -> None:
     heads = Heads((3, 3), (2, 2), 4, kernels=(5, 1))
     sizes = [len(predictor.weight[0, 0]) for predictor in heads.offsets]  # type: ignore[index]
     assert sizes == [5, 1]
-    assert heads([torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 2, 2)])["offsets"].shape == (1, 2 * 16 + 2 * 4, 4)
+    assert heads([torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 2, 2)])["offsets"].shape == (1, 2 * 25 + 2 * 4, 4)
 
 
 def test_l2norm() -> None:

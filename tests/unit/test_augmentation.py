@@ -168,6 +168,14 @@ def test_crop_cuts_boxes_and_fills_what_lies_beyond() -> None:
         crop(one, (3, 0, 3, 4))
 
 
+def test_a_centre_on_the_border_of_two_windows_belongs_to_the_right_and_the_lower() -> None:
+    """Oracle: by hand; windows that part a picture must have each object once."""
+    image = torch.zeros(3, 8, 8, dtype=torch.float64)
+    one = Labelled(image, torch.tensor([[2.0, 2, 6, 6]], dtype=torch.float64), torch.tensor([0]))
+    quarters = [(x, y, x + 4, y + 4) for y in (0, 4) for x in (0, 4)]
+    assert [len(crop(one, quarter).labels) for quarter in quarters] == [0, 0, 0, 1]
+
+
 def test_zoom_out_keeps_the_pixels_on_a_ground_of_the_mean_colour() -> None:
     """Oracle: the picture is found again where its boxes say; all else is the mean; sizes reach from 1 to `most`."""
     one, ratios = picture(), []

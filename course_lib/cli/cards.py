@@ -17,8 +17,8 @@ def ship(
     \b
       course ship espcn-x3 --from runs/espcn-x3
 
-    Writes data/checkpoints/NAME.safetensors and data/cards/NAME.json. Needs Set5, Set14 and the record that `course
-    train NAME --save` made.
+    Writes data/checkpoints/NAME.safetensors and data/cards/NAME.json. Needs the record that `course train NAME --save`
+    made, and what is measured on: Set5 and Set14, or BCCD for a detector of cells.
     """
     with one_line_errors():
         from course_lib.cli import ship as shipping

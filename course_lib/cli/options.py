@@ -1,6 +1,7 @@
 """Options that several commands share, and how what stands behind them is read. Nothing heavy is imported."""
 
 import enum
+import json
 import math
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+_DETECTOR = "TinyDetector"
 SMALLEST_SCALE, LARGEST_SCALE = Fraction(1, 10**6), Fraction(10**9)
 
 
@@ -74,11 +76,32 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def networks() -> list[str]:
-    """Return the names of the networks of the book."""
+    """Return the names of the networks of the book that enlarge pictures."""
+    return [name for name, kind in _shipped().items() if kind != _DETECTOR]
+
+
+def detectors() -> list[str]:
+    """Return the names of the detectors of the book."""
+    return [name for name, kind in _shipped().items() if kind == _DETECTOR]
+
+
+def _shipped() -> dict[str, str | None]:
+    """Return the class of every network of the book by name, sorted."""
     from course_lib.files import data_dir
 
-    # names of files, because to ask `checkpoints` would import torch
-    return sorted(path.stem for path in (data_dir() / "checkpoints").glob("*.safetensors"))
+    # read from the files' headers, because to ask `checkpoints` would import torch
+    paths = sorted((data_dir() / "checkpoints").glob("*.safetensors"), key=lambda path: path.stem)
+    return {path.stem: _class(path) for path in paths}
+
+
+def _class(path: Path) -> str | None:
+    """Return the class that a safetensors file names; None for a damaged one, which whoever reads it will name."""
+    try:
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        return str(header["__metadata__"]["model"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
+        return None
 
 
 def one_of(names: Callable[[], list[str]]) -> Callable[[str], str]:

@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 
 from course_lib import checkpoints, datasets, measurements
+from course_lib.cli import ship_detection
 from course_lib.cli.evaluate import PROTOCOLS, measure, method
+from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.files import check_writable
 from course_lib.official.fitting import fit
 from course_lib.super_resolution.any_scale import AnyScale
@@ -55,7 +57,6 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
     for path in checkpoints.paths(name):
         path.parent.mkdir(parents=True, exist_ok=True)
         check_writable(path)
-    metrics = {data: _compare(model, data) for data in SETS}
     facts = {
         "name": name,
         "about": recipe.about,
@@ -65,10 +66,7 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
         "precision": state["precision"],
         "training": {key: record[key] for key in _ORIGIN} | {key: record["values"][key] for key in _COST},
         "licence": _NON_COMMERCIAL if "BSDS500" in record["data"] else _FREE,
-        "metrics": metrics,
-        "protocol": PROTOCOLS[usual_protocol(model)] + ("; without a reference" if isinstance(model, TTSR) else ""),
-        "aim": _aim(getattr(recipe, "aim", None), metrics),
-        "photograph": {"name": PHOTOGRAPH, "psnr": photograph_psnr(model)},
+        **_measured(model, getattr(recipe, "aim", None)),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     return checkpoints.publish(name, model, {"licence": facts["licence"], "about": recipe.about}, facts)
@@ -78,6 +76,19 @@ def _check_keys(what: str, holder: Any, *keys: str) -> None:
     missing = [key for key in keys if not isinstance(holder, dict) or key not in holder]
     if missing:
         raise ValueError(f"{what} lacks {', '.join(missing)}; course train --save makes both anew")
+
+
+def _measured(model: nn.Module, aim: float | None) -> dict[str, Any]:
+    """Return "metrics", "protocol", "aim" and "photograph" of a network's card."""
+    if isinstance(model, TinyDetector):
+        return ship_detection.measured(model, aim)
+    metrics = {data: _compare(model, data) for data in SETS}
+    return {
+        "metrics": metrics,
+        "protocol": PROTOCOLS[usual_protocol(model)] + ("; without a reference" if isinstance(model, TTSR) else ""),
+        "aim": _aim(aim, metrics),
+        "photograph": {"name": PHOTOGRAPH, "psnr": photograph_psnr(model)},
+    }
 
 
 def _compare(model: nn.Module, data: str) -> dict[str, Any]:
@@ -142,19 +153,13 @@ def photograph_psnr(model: nn.Module) -> float:
 
 def text(card: dict[str, Any]) -> str:
     """Return a card for people to read."""
-    training, aim = card["training"], card["aim"]
+    training = card["training"]
     lines = [
         f"{card['name']}: {card['about']}",
         f"{card['model']}, {card['parameters']:,} parameters, {card['bytes']:,} bytes, sha256 {card['sha256']}",
         "",
+        *(ship_detection.lines(card) if card["model"] == "TinyDetector" else _enlarged(card)),
     ]
-    for data, row in rows(card["metrics"]):
-        lines.append(
-            f"{data} x{row['scale']}: {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f} "
-            f"(bicubic {row['bicubic_psnr']:.2f} dB, {row['bicubic_ssim']:.4f})"
-        )
-    if aim:
-        lines.append(f"aim: {aim['psnr']} dB on {aim['set']}, {'reached' if aim['reached'] else 'not reached'}")
     hardware = training["hardware"]
     lines += [
         f"protocol: {card['protocol']}",
@@ -169,3 +174,14 @@ def text(card: dict[str, Any]) -> str:
         f"revision {training['revision']}, {training['date']}",
     ]
     return "\n".join(lines)
+
+
+def _enlarged(card: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{data} x{row['scale']}: {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f} "
+        f"(bicubic {row['bicubic_psnr']:.2f} dB, {row['bicubic_ssim']:.4f})"
+        for data, row in rows(card["metrics"])
+    ]
+    if aim := card["aim"]:
+        lines.append(f"aim: {aim['psnr']} dB on {aim['set']}, {'reached' if aim['reached'] else 'not reached'}")
+    return lines

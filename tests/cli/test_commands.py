@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from course_lib import __version__, checkpoints, datasets, measurements
+from course_lib import __version__, datasets, measurements
 from course_lib.cli import app
 from course_lib.cli import evaluate as evaluating
 from course_lib.cli.errors import one_line_errors
-from course_lib.cli.options import parse_scale, parse_size
+from course_lib.cli.options import networks, parse_scale, parse_size
 from course_lib.datasets import sets
 
 
@@ -147,7 +147,7 @@ def test_evaluate_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert course("evaluate", "sr", "--scale", 0.5).exit_code == 2
     for option, word, choices in (
         ("data", "Set6", "Set5, Set14"),
-        ("model", "magic", ", ".join(["nearest, bilinear, bicubic", *checkpoints.names()])),
+        ("model", "magic", ", ".join(["nearest, bilinear, bicubic", *networks()])),
     ):
         done = course("evaluate", "sr", f"--{option}", word)
         assert done.exit_code == 2

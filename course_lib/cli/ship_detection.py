@@ -1,0 +1,57 @@
+"""What the card of a detector says beside that of every network: how much it finds, and where."""
+
+from typing import Any
+
+import torch
+
+from course_lib import datasets
+from course_lib.cli.evaluate_detection import evaluate, protocol
+from course_lib.datasets.bccd import CLASSES
+from course_lib.detection.families.ssd.ssd import SSD
+from course_lib.detection.families.ssd.tiny import TinyDetector
+from course_lib.detection.prediction import preprocess
+
+SETS = {"cells": ("BCCD-test", "BCCD-val"), "scenes": ("scenes-easy",)}
+"""What a card measures on; its first is that of the aim, which is an AP50."""
+PHOTOGRAPH = "coffee"
+
+
+def measured(model: TinyDetector, aim: float | None) -> dict[str, Any]:
+    """Return "metrics" by set, "protocol", "aim" and "photograph" of a detector's card. Raises DataMissing."""
+    sets = SETS["cells" if model.names == CLASSES else "scenes"]
+    metrics = {data: evaluate(model, data) for data in sets}
+    reached = aim is not None and metrics[sets[0]]["AP50"] >= aim
+    return {
+        "metrics": metrics,
+        "protocol": "; ".join(f"{data}: {protocol(data)}" for data in sets),
+        "aim": None if aim is None else {"set": sets[0], "AP50": aim, "reached": reached},
+        "photograph": {"name": PHOTOGRAPH, "score": photograph_score(model)},
+    }
+
+
+@torch.no_grad()
+def photograph_score(model: SSD) -> float:
+    """Return the mean over all anchors of what is not background, on a photograph that comes with scikit-image: whoever
+    loads the weights can check them by it without any set.
+    """
+    picture = datasets.photograph(PHOTOGRAPH)
+    logits = model(preprocess(picture, model.picture, model.normalisation))["logits"]
+    return round(1 - float(logits.softmax(-1)[..., 0].mean()), 6)
+
+
+def lines(card: dict[str, Any]) -> list[str]:
+    """Return what a card says of the metrics and the aim, for people to read."""
+    found = []
+    for data, row in card["metrics"].items():
+        sizes = (
+            f"{size} {row[f'AP_{size}']:.3f}" for size in ("small", "medium", "large") if row[f"AP_{size}"] is not None
+        )
+        classes = (f"{name} {value:.3f}" for name, value in row["per_class"].items() if value is not None)
+        found += [
+            f"{data}: AP50 {row['AP50']:.4f}, AP {row['AP']:.4f} ({', '.join(sizes)}), {row['pictures']} pictures",
+            f"  AP50 by class: {', '.join(classes)}",
+        ]
+    aim = card["aim"]
+    if aim:
+        found.append(f"aim: AP50 {aim['AP50']:g} on {aim['set']}, {'reached' if aim['reached'] else 'not reached'}")
+    return found

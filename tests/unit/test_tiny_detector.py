@@ -158,6 +158,25 @@ def test_bad_arguments_are_named(argument: str, values: list[Any]) -> None:
         small("dsod", widths=(4, 6, 8, 9, 10, 10))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("member", MEMBERS)
+def test_on_a_gpu(member: Member) -> None:
+    """Oracle: the CPU, in float64; what is found comes back to the CPU."""
+    model = small(member).double()
+    pictures = torch.rand(2, 3, 64, 64, dtype=torch.float64)
+    here = model(model.normalisation(pictures))
+    found, _ = detect(model, pictures, score=0.2)
+    there = model.cuda()(model.normalisation(pictures.cuda()))
+    for name, value in here.items():
+        assert there[name].is_cuda
+        torch.testing.assert_close(there[name].cpu(), value, rtol=1e-9, atol=1e-9)
+    again, _ = detect(model, pictures, score=0.2)
+    for one, other in zip(found, again, strict=True):
+        assert not other.boxes.is_cuda
+        assert torch.equal(one.labels, other.labels)
+        torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-6, atol=1e-6)
+
+
 class Knowing(TinyDetector):
     """Says of every picture what its targets say: sure of each anchor that matches an object."""
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from course_lib.detection.boxes import check_boxes, check_last, iou, to_xyxy
 from course_lib.detection.coding import VARIANCES, encode
-from course_lib.detection.matching import Rule, assign, check_anchors, check_device, check_rule
+from course_lib.detection.matching import Rule, assign, check_anchors, check_device, check_rule, common_kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,7 @@ def targets(
     check_anchors("anchors", anchors)
     _check_pictures(boxes, labels, anchors)
     every_box, every_label = torch.cat(list(boxes)), torch.cat(list(labels))
-    kind = torch.promote_types(torch.promote_types(every_box.dtype, anchors.dtype), torch.float32)
+    kind = common_kind(every_box, anchors)
     every_box, anchors = every_box.to(kind), anchors.to(kind)
     counts = [len(those) for those in boxes]
     overlaps = torch.split(iou(every_box, to_xyxy(anchors)), counts)
@@ -206,7 +206,7 @@ def _check_outputs(logits: Tensor, offsets: Tensor, targets: Targets) -> None:
         low, high = (int(end) for end in targets.labels.aminmax())
         if low < 0 or high >= logits.shape[2]:
             raise ValueError(
-                f"targets.labels must be 0 to {logits.shape[2] - 1}, as columns of logits, got {low}..{high}"
+                f"targets.labels must be 0 to {logits.shape[2] - 1}, columns of logits, got {low} to {high}"
             )
 
 

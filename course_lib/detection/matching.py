@@ -40,7 +40,8 @@ def match(boxes: Tensor, anchors: Tensor, rule: Rule = "greedy", threshold: floa
     check_boxes("boxes", boxes)
     check_anchors("anchors", anchors)
     check_device("boxes", boxes, "anchors", anchors)
-    return assign(iou(boxes, to_xyxy(anchors)), rule, threshold)
+    kind = common_kind(boxes, anchors)
+    return assign(iou(boxes.to(kind), to_xyxy(anchors.to(kind))), rule, threshold)
 
 
 @torch.no_grad()
@@ -95,6 +96,11 @@ def _independent(overlaps: Tensor) -> Tensor:
     boxes, anchors = overlaps.shape
     own = torch.full((anchors,), -1, device=overlaps.device)
     return own.scatter_reduce(0, overlaps.argmax(dim=1), torch.arange(boxes, device=overlaps.device), "amax")
+
+
+def common_kind(a: Tensor, b: Tensor) -> torch.dtype:
+    """Return the kind of numbers that both have room in, float32 at least."""
+    return torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
 
 
 def check_rule(rule: Rule, threshold: float) -> None:

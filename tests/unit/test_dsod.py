@@ -92,7 +92,9 @@ def half(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("options", [{}, {"first": 1}, {"first": 2, "blocks": ((1,), (2,), (1, 1))}, {"dense": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"first": 1}, {"first": 2, "blocks": ((1, 2), (2,), (1, 1))}, {"dense": False}]
+)
 def test_the_paper_layer_by_layer(options: dict[str, Any], training: bool) -> None:
     """Oracle: torch.nn.functional, odd sizes, a batch; gradients of the pictures and of every parameter."""
     body = made(**options).train(training)

@@ -88,9 +88,11 @@ class SSD(nn.Module):
                 with torch.no_grad():
                     maps = neck(body(torch.empty(1, 3, *size, device="meta")))
             except (RuntimeError, ValueError) as error:
-                raise ValueError(f"picture must be large enough for all maps, got {size[0]} x {size[1]}") from error
-            if (came := tuple(x.shape[1] for x in maps)) != self.heads.channels:
-                raise ValueError(f"neck must return maps of {self.heads.channels} channels, it returned {came}")
+                reason = str(error).splitlines()[0]
+                came = f"{size[0]} x {size[1]}"
+                raise ValueError(f"picture must be large enough for all maps, got {came} ({reason})") from error
+            if (channels := tuple(x.shape[1] for x in maps)) != self.heads.channels:
+                raise ValueError(f"neck must return maps of {self.heads.channels} channels, it returned {channels}")
             self._sizes[size] = [(x.shape[2], x.shape[3]) for x in maps]
         return list(self._sizes[size])
 

@@ -56,8 +56,13 @@ def class_nms(
 def unsuppressed(boxes: Tensor, threshold: float) -> Tensor:
     """Return which boxes of each group stay: boxes (g, n, 4), every group by falling score -> bool (g, n).
 
-    Rule and threshold are those of `nms`. Of some groups at a time the (n, n) matrix of overlaps is made.
+    Rule and threshold are those of `nms`. Of some groups at a time the (n, n) matrices of overlaps are made. Raises
+    TypeError or ValueError that name the argument.
     """
+    check_last("boxes", boxes)
+    if boxes.dim() != 3:
+        raise ValueError(f"boxes must be (g, n, 4), got {tuple(boxes.shape)}")
+    _check_threshold(threshold)
     boxes = _wide(boxes)
     size = max(1, _pairs(boxes) // max(1, boxes.shape[1] ** 2))
     return torch.cat([_stay(some, threshold) for some in torch.split(boxes, size)])
@@ -133,7 +138,11 @@ def _check(boxes: Tensor, scores: Tensor, threshold: float, most: int | None) ->
         raise TypeError(f"scores must be a floating point tensor, got {kind}")
     if scores.shape != boxes.shape[:1]:
         raise ValueError(f"scores must be ({len(boxes)},), one for each box, got {tuple(scores.shape)}")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+    _check_threshold(threshold)
     if most is not None:
         check_length("most", most)
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must be in [0, 1], got {threshold}")

@@ -59,7 +59,9 @@ class Normalisation:
 
 
 CAFFE = Normalisation((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), scale=255.0, bgr=True)
+"""Of networks whose bodies were trained in Caffe: blue first, 0 to 255, the mean colour of ImageNet taken away."""
 PLAIN = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+"""Of the book's own networks: from -2 to 2."""
 
 
 def preprocess(pictures: Tensor, size: tuple[int, int] | None, normalisation: Normalisation) -> Tensor:

@@ -190,6 +190,8 @@ BOXES, SCORES, LABELS = torch.rand(3, 4), torch.rand(3), torch.zeros(3, dtype=to
         (ValueError, lambda: nms(BOXES, SCORES, 1.1), r"threshold must be in \[0, 1\], got 1.1"),
         (ValueError, lambda: nms(BOXES, SCORES, float("nan")), r"threshold must be in \[0, 1\], got nan"),
         (ValueError, lambda: nms(BOXES, SCORES, most=0), "most must be at least 1, got 0"),
+        (ValueError, lambda: unsuppressed(BOXES, 0.5), r"boxes must be \(g, n, 4\), got \(3, 4\)"),
+        (ValueError, lambda: unsuppressed(BOXES[None], -0.5), r"threshold must be in \[0, 1\], got -0.5"),
         (TypeError, lambda: class_nms(BOXES, SCORES, SCORES), "labels must be an int64 tensor, got torch.float32"),
         (ValueError, lambda: class_nms(BOXES, SCORES, LABELS[:2]), r"labels must be \(3,\) as scores, got \(2,\)"),
     ],

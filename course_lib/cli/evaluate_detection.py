@@ -8,6 +8,7 @@ from typing import Any
 from course_lib.cli.errors import Refused
 from course_lib.datasets.annotations import Labelled
 from course_lib.datasets.bccd import BCCD, CLASSES
+from course_lib.datasets.scenes import Scenes
 from course_lib.detection.evaluation import BANDS, SURE
 from course_lib.detection.evaluation import evaluate as measure
 from course_lib.detection.families.ssd.ssd import SSD
@@ -46,10 +47,15 @@ def _samples(data: str, pictures: int) -> tuple[tuple[str, ...], Iterable[Labell
     """Return the classes and the pictures of a set, which are read while they are asked for."""
     kind, _, part = data.partition("-")
     if kind == "scenes":
-        scenes = SCENES[part]
-        return scenes.classes, held_out(replace(scenes, seed=HELD_OUT_SEED), pictures)
+        scenes = _unseen(data)
+        return scenes.classes, held_out(scenes, pictures)
     cells = BCCD("val" if part == "val" else "test")
     return CLASSES, (cells.sample(index) for index in range(len(cells)))
+
+
+def _unseen(data: str) -> Scenes:
+    """Return scenes of a seed that no recipe trains with."""
+    return replace(SCENES[data.removeprefix("scenes-")], seed=HELD_OUT_SEED)
 
 
 def _plain(value: Any) -> Any:
@@ -67,7 +73,7 @@ def protocol(data: str) -> str:
         what = f'BCCD, part "{data[5:]}", whole, seen at the size that the detector was made for'
         bands = CELL_BANDS
     else:
-        what = f"the first held-out scenes (seed {HELD_OUT_SEED}) of {SCENES[data.partition('-')[2]]}"
+        what = f"the first of {_unseen(data)}"
         bands = BANDS
     small, large = bands
     return (

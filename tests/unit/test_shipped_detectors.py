@@ -40,6 +40,7 @@ def tiny(name: str = "tiny", **fields: Any) -> ScenesRecipe:
 
 def test_cards_and_weights_agree() -> None:
     """Oracle: hash and size of the file, parameters counted again, a score measured again on a free photograph."""
+    assert set(PARAMETERS) <= set(options.detectors())
     for name in options.detectors():
         card, model = checkpoints.card(name), checkpoints.load(name)
         weights = checkpoints.paths(name)[0]
@@ -110,6 +111,7 @@ def test_evaluate_takes_sets_by_name() -> None:
     assert lines[-1].split() == ["duplicates", "-"]
     assert len(lines) == 1 + 6 + 3 + 1
     assert "sides (roots of areas) of 12 and 24 pixels" in protocol("scenes-hard")
+    assert protocol("scenes-hard").startswith("the first of Scenes(seed=1000003, size=(96, 96)")
     assert "32 and 96" in protocol("BCCD-test")
     assert DATA == ("scenes-easy", "scenes-hard", "scenes-family", "BCCD-val", "BCCD-test")
     with pytest.raises(Refused, match=r"data must be one of scenes-easy, .*; got 'COCO'"):

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib import checkpoints
@@ -85,6 +86,16 @@ def test_members_differ_behind_one_body() -> None:
 
 def plain_body(maps: int) -> dict[str, torch.Size]:
     return {f"body.{k}": v.shape for k, v in PlainBody(SMALL["widths"][: 2 + maps]).state_dict().items()}
+
+
+def test_products_begin_as_the_maps_they_change() -> None:
+    """Oracle: the way across alone. Deep maps of unit variance then change it by a tenth; later they may do more."""
+    model = TinyDetector("dssd").train()
+    level = model.neck[0].levels[0]  # type: ignore[index]
+    shallow, deep = torch.randn(8, 48, 12, 12), torch.randn(8, 32, 6, 6)
+    across = F.relu(level.across(shallow))
+    change = (level(shallow, deep) - across).square().mean().sqrt() / across.square().mean().sqrt()
+    assert 0.08 < change < 0.12
 
 
 @pytest.mark.parametrize("member", MEMBERS)

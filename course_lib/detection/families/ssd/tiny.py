@@ -83,6 +83,18 @@ def dense_body(widths: Sequence[int], width: int, dense: bool) -> DenseBody:
     )
 
 
+def _open(decoder: DeconvolutionNeck) -> None:
+    """Let what comes from above begin near 1, so that each product begins as the map that it is multiplied with.
+
+    The paper begins with a trained SSD. Where all is learned from nothing, both factors mean nothing yet, and in the
+    steps of the recipe family-dssd a detector that began so learned next to nothing.
+    """
+    for level in decoder.levels:
+        norm: Any = level.above[-1]  # type: ignore[index]  # of a DeconvolutionModule
+        nn.init.constant_(norm.weight, 0.1)
+        nn.init.ones_(norm.bias)
+
+
 def _parts(member: Member, widths: Sequence[int], width: int) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
     """Return a member's body and neck, and what is special about its heads."""
     if "dsod" in member:
@@ -92,6 +104,7 @@ def _parts(member: Member, widths: Sequence[int], width: int) -> tuple[nn.Module
     match member:
         case "dssd":
             decoder = DeconvolutionNeck(body.channels, width)
+            _open(decoder)
             return body, Chain(decoder, PredictionNeck(decoder.channels, middle=width // 2, after=2 * width)), {}
         case "fssd":  # three maps are fused, and of the pile a pyramid of four is made
             return body, FusionNeck(body.channels, (0, 1, 2), width, widths[2:]), {}

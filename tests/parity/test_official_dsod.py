@@ -87,14 +87,18 @@ def test_it_is_the_released_network() -> None:
 
 
 def test_norms_are_configured_as_there() -> None:
-    """Oracle: Caffe's own epsilon in the body, the one that the script gives in the heads; no tensor tells them."""
-    with torch.device("meta"):
-        model = official.adapter("dsod300").build()
+    """Oracle: Caffe's own epsilon in the body, the one that the script gives in the heads, where scales start."""
+    model = official.adapter("dsod300").build()
     for part, epsilon, many in ((model.body, 1e-5, 80), (model.heads, 1e-3, 12)):
         assert isinstance(part, nn.Module)
         norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
         assert [norm.eps for norm in norms] == [epsilon] * many
-    assert [norm.weight.shape[0] for norm in model.neck.norms] == [800, 512, 512, 256, 256, 256]  # type: ignore[union-attr]
+    scales = [parameter.detach() for parameter in model.neck.parameters()]  # type: ignore[union-attr]
+    starts = fill.manifest("dsod300")["normalizations"]
+    widths = (800, 512, 512, 256, 256, 256)
+    assert all(
+        torch.equal(x, torch.full((n,), float(start))) for x, n, start in zip(scales, widths, starts, strict=True)
+    )
 
 
 @pytest.mark.parametrize(

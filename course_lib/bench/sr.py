@@ -108,7 +108,11 @@ def _row(name: str, case: Case, clock: Clock, limit: float) -> dict[str, Any]:
     }
     row["over_bare"] = round(seconds["ours"] / seconds["bare"], 3) if "bare" in seconds else None
     row["plain_over"] = round(seconds["plain"] / seconds["ours"], 2) if "plain" in seconds else None
-    return row | {"of_limit": round(case.flops / seconds["ours"] / limit, 3)}
+    return row | {"of_limit": _share(case, seconds["ours"], limit)}
+
+
+def _share(case: Case, seconds: float, limit: float) -> float | None:
+    return None if case.flops is None else round(case.flops / seconds / limit, 3)
 
 
 def _mib(name: str, case: Case, form: str, device: str, threads: int, small: bool) -> float | None:
@@ -128,7 +132,7 @@ def _half(name: str, case: Case, kind: torch.dtype, device: str, clock: Clock, l
 
     seconds = clock({"short": short, "full": full})
     row = {"case": name, "dtype": _short(kind), **_beside(short(), full()), "ratio": _ratio(seconds, "short", "full")}
-    return row | {"of_limit": round(case.flops / seconds["short"] / limit, 3)}
+    return row | {"of_limit": _share(case, seconds["short"], limit)}
 
 
 def _beside(got: Tensor, exact: Tensor) -> dict[str, float]:
@@ -185,7 +189,7 @@ def table(values: dict[str, Any]) -> str:
                 *((f"{of}_mib", "{:.0f}") for of in ("ours", "bare", "plain")),
             )
         )
-        share = f"{row['of_limit']:.0%}"
+        share = "-" if row["of_limit"] is None else f"{row['of_limit']:.0%}"
         beside = "".join(f"{number:>8}" for number in mib)
         lines.append(f"{row['case']:<29}{row['ours_ms']:>10.3f} {bare:>7} {plain:>8} {share:>9}   {beside}")
     if values["half"]:

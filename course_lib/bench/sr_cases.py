@@ -25,12 +25,12 @@ QUERIES = 30_000
 class Case:
     """Functions that do the same work: "ours", and where there are any, "bare" and "plain".
 
-    flops: multiplications and additions of what "bare" does. whole: what memory is measured of in place of "ours",
-    where time is measured of a part.
+    flops: multiplications and additions of what "bare" does, or of the network; None: not counted. whole: what memory
+    is measured of in place of "ours", where time is measured of a part.
     """
 
     forms: dict[str, Callable[[], Any]]
-    flops: float
+    flops: float | None = None
     whole: Callable[[], Any] | None = None
 
     def for_memory(self, form: str) -> Callable[[], Any]:

@@ -167,6 +167,26 @@ def bench_second_order(
     _beside("second-order", threads, device, repeats, save, out, force)
 
 
+@bench_app.command("detection")
+def bench_detection(
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of a case; the least counts.", **whole(1, 1000))] = 3,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time anchors, matching, SSD's loss, NMS and average precision beside plain loops; SSD300 and the small family.
+
+    \b
+      course bench detection --threads 1
+      course bench detection --device cuda --save
+
+    Rivals take turns within one run; compare the ratios, not the milliseconds. Takes some minutes: the loops are slow.
+    """
+    _beside("detection", threads, device, repeats, save, out, force)
+
+
 def _beside(
     what: str, threads: int | None, device: str, repeats: int, save: bool, out: Path | None, force: bool
 ) -> None:
@@ -174,12 +194,13 @@ def _beside(
     with one_line_errors():
         if out is not None:
             check_target(out, force)
-        from course_lib.bench import reference_cases, second_order_cases, sr
+        from course_lib.bench import detection_cases, reference_cases, second_order_cases, sr
 
         protocol, cases = {
             "sr": (sr.PROTOCOL, None),
             "reference": (reference_cases.PROTOCOL, reference_cases.CASES),
             "second-order": (second_order_cases.PROTOCOL, second_order_cases.CASES),
+            "detection": (detection_cases.PROTOCOL, detection_cases.CASES),
         }[what]
         values = sr.run(device, threads, repeats, progress=True, cases=cases)
         typer.echo(sr.table(values))

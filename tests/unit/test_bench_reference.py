@@ -1,4 +1,4 @@
-"""`course bench reference`, and the command of `course bench second-order` with it.
+"""`course bench reference`, and the commands of `course bench second-order` and `detection` with it.
 
 Oracles: rivals do the same work; the memory that a search at 320 may take.
 """
@@ -34,6 +34,7 @@ def test_rivals_do_the_same_work(name: str) -> None:
     [
         ("reference", "reference_cases", "the matrix of all pairs"),
         ("second-order", "second_order_cases", "centring matrix"),
+        ("detection", "detection_cases", "the loops of course_lib.plain.detection"),
     ],
 )
 def test_the_command(what: str, cases: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,9 +115,9 @@ def hard_negatives(loss: Tensor, positive: Tensor, ratio: float = 3.0) -> Tensor
     ranked = loss.nan_to_num(math.inf, math.inf, -math.inf).masked_fill(positive, -math.inf)
     largest = ranked.topk(most, dim=1).values
     last = largest.gather(1, (wanted - 1).clamp(min=0)[:, None])  # of those that count, the smallest loss
-    hard = (ranked >= last.masked_fill(wanted[:, None] == 0, math.inf)) & ~positive
+    hard = (ranked >= last) & ~positive
     spare = hard.sum(dim=1) - wanted
-    if bool(spare.any()):  # equal losses at the end
+    if bool(spare.any()):  # equal losses at the end, or a picture that wants none
         equal = hard & (ranked == last)
         hard &= ~equal | (equal.cumsum(dim=1) <= (equal.sum(dim=1) - spare)[:, None])
     return hard

@@ -9,17 +9,19 @@ from course_lib.cli import cards
 from course_lib.cli import compare as comparing
 from course_lib.cli import train as training
 from course_lib.cli.clocks import bench_app
+from course_lib.cli.detect import detect
 from course_lib.cli.enlarge import upscale
 from course_lib.cli.errors import one_line_errors
 from course_lib.cli.measuring import evaluate_app
 
-_HELP = """Enlarge pictures, train and measure models, time the library, fetch data: the book's tools as commands.
+_HELP = """Enlarge pictures, find objects, train and measure models, time the library, fetch data: the book's tools.
 
 \b
   course upscale cat.png --scale 3.7 --out big.png      enlarge a picture by interpolation
   course upscale cat.png --model liif-tiny --scale 3.4 --out sharp.png      by a trained network
   course upscale cat.png --checkpoint rdn-liif.pth --scale 3.4 --out x.png  by an official checkpoint
   course upscale cat.png --model ttsr-tiny --reference closer.png --out x.png  with another picture's textures
+  course detect coins.png --model ssd-tiny --scale 0.5 --draw out.png       find objects, with a box around each
   course card                                           which trained networks there are
   course data get Set5                                  download a benchmark
   course evaluate sr --model liif-tiny --model bicubic  PSNR and SSIM side by side
@@ -38,6 +40,7 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
 app.command("upscale")(upscale)
+app.command("detect")(detect)
 app.command("train")(training.train)
 app.command("recipes")(training.recipes)
 app.command("ship")(cards.ship)

@@ -2,14 +2,13 @@
 
 import enum
 import os
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from course_lib.cli.errors import one_line_errors
+from course_lib.cli.errors import check_there, note, one_line_errors
 from course_lib.cli.options import Method, choice, networks, one_of, parse_scale, parse_size, whole
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def upscale(
         raise typer.BadParameter("goes with --model ttsr-tiny, or a checkpoint of TTSR", param_hint="'--reference'")
     folder = os.path.isdir(image)
     with one_line_errors():
-        _check_image(image)
+        check_there(image)  # before --out is looked at, which would be read in the wrong way
         _check_extension(out, extension, folder)
         from course_lib.cli import folder as several
         from course_lib.cli.errors import check_target
@@ -161,13 +160,13 @@ def upscale(
             found = find_reference(reference, for_rgb(found).to(place), name, place)
             check_goal(name, found, scale, size)
             if reference is not None and not folder and os.path.samefile(image, reference):
-                _note("the reference is the picture itself, which has no more detail to lend")
+                note("the reference is the picture itself, which has no more detail to lend")
         way: Any = (method or Method.bicubic).value
         wish = Wish(scale, size, way, antialias, place, found, tile, overlap, precision.value)
         if folder:
             _folder(pairs, out, wish, force, process)
         else:
-            height, width = run(image, out, wish, force, _note)
+            height, width = run(image, out, wish, force, note)
             typer.echo(f"{out}: {width} x {height} pixels")
 
 
@@ -178,7 +177,7 @@ def _folder(pairs: list[tuple[Path, Path]], out: Path, wish: "Wish", force: bool
     new = not out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        done = enlarge(pairs, wish, force, process, _note)
+        done = enlarge(pairs, wish, force, process, note)
     except (KeyboardInterrupt, SystemExit):
         if new and not any(out.iterdir()):
             out.rmdir()
@@ -217,14 +216,6 @@ def _check_together(
         raise typer.BadParameter("give exactly one of --scale and --size", param_hint="'--scale' / '--size'")
 
 
-def _check_image(image: Path) -> None:
-    """Raise Refused where there is nothing, before --out is looked at, which would be read in the wrong way."""
-    from course_lib.cli.errors import Refused
-
-    if not os.path.lexists(image):
-        raise Refused(f"cannot read {image}: No such file or folder")
-
-
 def _check_reference(reference: Path | None, targets: list[Path]) -> None:
     """Raise Refused where a result would replace the reference, with --force too."""
     from course_lib.cli.errors import Refused
@@ -250,9 +241,3 @@ def _check_extension(out: Path, extension: Any, folder: bool) -> None:
         )
     if extension is not None:
         raise typer.BadParameter("is for folders; --out says the format of one picture", param_hint="'--format'")
-
-
-def _note(text: str) -> None:
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    tqdm.write(f"note: {text}", file=sys.stderr)

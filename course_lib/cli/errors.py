@@ -1,6 +1,7 @@
 """How the command line fails: one line that names the problem on stderr, and an exit code."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -24,6 +25,19 @@ def check_target(out: Path, force: bool) -> None:
     check_writable(out)
     if out.exists() and not force:
         raise Refused(f"{out} is already there; --force replaces it, or name another file with --out")
+
+
+def check_there(path: Path) -> None:
+    """Raise Refused where there is neither a file nor a folder."""
+    if not os.path.lexists(path):
+        raise Refused(f"cannot read {path}: No such file or folder")
+
+
+def note(text: str) -> None:
+    """Write a line to stderr that does not disturb a progress bar."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    tqdm.write(f"note: {text}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -79,6 +79,15 @@ class Done:
     failed: dict[str, str]
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures of a folder by name, without hidden ones. Raises Refused where there is none."""
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+    pictures = [path for path in pictures if not path.name.startswith(".")]
+    if not pictures:
+        raise Refused(f"no picture is in {folder}; looked for {', '.join(PICTURES)}")
+    return pictures
+
+
 def plan(folder: Path, out: Path, extension: str) -> list[tuple[Path, Path]]:
     """Return (picture, result) for every picture of a folder, by name.
 
@@ -89,12 +98,8 @@ def plan(folder: Path, out: Path, extension: str) -> list[tuple[Path, Path]]:
         raise Refused(f"{folder} is a folder and --out {out} is not; name a folder for the results")
     if out.resolve() == folder.resolve():
         raise Refused(f"the results would lie among the pictures of {folder}; name another folder with --out")
-    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
-    pictures = [path for path in pictures if not path.name.startswith(".")]
-    if not pictures:
-        raise Refused(f"no picture is in {folder}; looked for {', '.join(PICTURES)}")
     found: dict[Path, Path] = {}
-    for picture in pictures:
+    for picture in pictures_in(folder):
         target = out / f"{picture.stem}{extension}"
         if (other := found.setdefault(target, picture)) != picture:
             raise Refused(f"{other.name} and {picture.name} would both become {target}; rename one of them")

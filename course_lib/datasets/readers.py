@@ -52,6 +52,13 @@ class Samples:
         """The value of white: 255 or 65535."""
         return int(np.iinfo(self.values.dtype).max)
 
+    def picture(self) -> Tensor:
+        """Return it as float32 (3, H, W), or (1, H, W) when grey, in [0, 1]; alpha is laid on white."""
+        planes = torch.from_numpy(self.values.astype(np.float32)).permute(2, 0, 1) / self.top
+        if self.alpha:
+            planes = planes[:-1] * planes[-1:] + (1 - planes[-1:])
+        return planes.contiguous()
+
 
 def read_picture(path: str | os.PathLike[str]) -> Tensor:
     """Return the picture in a file as float32 (3, H, W), or (1, H, W) when grey, in [0, 1] and upright; alpha is laid
@@ -59,11 +66,7 @@ def read_picture(path: str | os.PathLike[str]) -> Tensor:
 
     Raises as `read_samples` does.
     """
-    samples = read_samples(path)
-    planes = torch.from_numpy(samples.values.astype(np.float32)).permute(2, 0, 1) / samples.top
-    if samples.alpha:
-        planes = planes[:-1] * planes[-1:] + (1 - planes[-1:])
-    return planes.contiguous()
+    return read_samples(path).picture()
 
 
 def read_samples(path: str | os.PathLike[str]) -> Samples:

@@ -9,15 +9,14 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_lib.detection.families.ssd.ssd import SSD
+from course_lib.detection.finding import Size, in_pixels, outputs
 from course_lib.detection.metrics import Truth, coco_map, duplicates
-from course_lib.detection.prediction import Detections, postprocess, preprocess
+from course_lib.detection.prediction import Detections, postprocess
 
 BANDS = (12.0, 24.0)
 """Sides in pixels that part small, medium and large objects in the book's small pictures: roots of areas."""
 SURE = 0.5
 """From which score on a box that is not the first of its object counts as a duplicate."""
-
-Size = tuple[int, int]
 
 
 class Sample(Protocol):
@@ -45,18 +44,11 @@ def detect(
     model: in eval mode. pictures: (N, 3, H, W) in [0, 1]. size: (height, width) they are resized to for the network;
     None: as they are. settings: of `postprocess`.
     """
-    weight = next(model.parameters())
-    images = preprocess(pictures.to(weight), size, model.normalisation)
-    outputs = model(images)
-    anchors = model.anchors((images.shape[-2], images.shape[-1]), device=weight.device)
+    said, anchors = outputs(model, pictures, size)
     whole = settings | {"nms": False, "score": SURE, "top": len(anchors), "most": None}
     own = (pictures.shape[-2], pictures.shape[-1])
-    found, sure = (postprocess(outputs, anchors, **chosen) for chosen in (settings, whole))
-    return [_in_pixels(one, own) for one in found], [_in_pixels(one, own) for one in sure]
-
-
-def _in_pixels(found: Detections, size: Size) -> Detections:
-    return Detections(found.pixels(size).cpu(), found.scores.cpu(), found.labels.cpu())
+    found, sure = (postprocess(said, anchors, **chosen) for chosen in (settings, whole))
+    return [in_pixels(one, own) for one in found], [in_pixels(one, own) for one in sure]
 
 
 def evaluate(
@@ -72,7 +64,8 @@ def evaluate(
 
     {"AP": mean over overlaps 0.50, 0.55, ..., 0.95; "AP50"; "AP75"; "AP_small", "AP_medium", "AP_large"; "duplicates":
     boxes of score >= `SURE` per found object, besides its first, before suppression; "per_class": {name: AP50};
-    "pictures", "objects": how many}. NaN for what there are no objects for.
+    "pictures", "objects": how many}. NaN for what there are no objects for. Objects that a sample calls `difficult`,
+    bool (n,), do not count.
 
     names: of the classes. size: what the network sees pictures at, None: as they are. bands: see `BANDS`, in pixels of
     the pictures as they are. batch: neighbours of one size that are seen at once. settings: of `postprocess`.
@@ -82,7 +75,7 @@ def evaluate(
         kept, before = detect(model, torch.stack([one.image for one in some]), size, **settings)
         found += kept
         sure += before
-        truths += [Truth(one.boxes, one.labels) for one in some]
+        truths += [Truth(one.boxes, one.labels, getattr(one, "difficult", None)) for one in some]
     scores = dict(coco_map(found, truths, len(names), (bands[0] ** 2, bands[1] ** 2)))
     by_class: Any = scores.pop("AP50_per_class")
     return {
@@ -90,8 +83,12 @@ def evaluate(
         "duplicates": duplicates(sure, truths, score=SURE),
         "per_class": dict(zip(names, by_class, strict=True)),
         "pictures": len(truths),
-        "objects": sum(len(one.labels) for one in truths),
+        "objects": sum(len(one.labels) - _hard(one) for one in truths),
     }
+
+
+def _hard(truth: Truth) -> int:
+    return 0 if truth.difficult is None else int(truth.difficult.sum())
 
 
 def _batches(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:

@@ -58,6 +58,7 @@ API = {
     "course_lib.detection.nms": "Of boxes on one object the best stays.",
     "course_lib.detection.prediction": "From pictures to a detector's input, and from its output to boxes.",
     "course_lib.detection.metrics": "Average precision, by PASCAL VOC and by COCO.",
+    "course_lib.detection.finding": "What a detector finds in photographs, at which size, and the memory that takes.",
     "course_lib.detection.evaluation": "How well a detector does, and what it costs.",
     "course_lib.detection.families.ssd.ssd": "Body, neck, heads and anchors: SSD, and the frame of its family.",
     "course_lib.detection.families.ssd.vgg_body": "VGG-16 with smaller and smaller maps behind it.",

@@ -19,7 +19,7 @@ COUNTS = {
     "fssd512_pytorch_port": (35_527_542, 32_756),
 }
 """Parameters that are trained (manifests), and boxes."""
-NOISE = 1.2e-5
+NOISE = 1.2e-5  # float32 against float64 in the official code
 
 
 @cache
@@ -53,13 +53,13 @@ def test_outputs_are_the_official_ones(name: str) -> None:
         assert told == came.keys()
         for key, new in came.items():
             expected = {kind: golden.get_tensor(f"{key}.{kind}") for kind in ("slice", "mean_c")}
-            torch.testing.assert_close(new[0, :8, :5, :5], expected["slice"], rtol=0, atol=10 * NOISE)
-            torch.testing.assert_close(new[0].mean((1, 2)), expected["mean_c"], rtol=0, atol=10 * NOISE)
+            torch.testing.assert_close(new[0, :8, :5, :5], expected["slice"], rtol=0, atol=1e-4)
+            torch.testing.assert_close(new[0].mean((1, 2)), expected["mean_c"], rtol=0, atol=1e-4)
         outputs = model(name).heads(maps)
         for key, values in outputs.items():
             assert values.shape == (1, COUNTS[name][1], 21 if key == "logits" else 4)
             rows = values[0, golden.get_tensor("rows")]
-            torch.testing.assert_close(rows, golden.get_tensor(key), rtol=0, atol=10 * NOISE)
+            torch.testing.assert_close(rows, golden.get_tensor(key), rtol=0, atol=1e-4)
             mean = values[0].double().mean(0)
             torch.testing.assert_close(mean, golden.get_tensor(f"{key}_mean"), rtol=0, atol=NOISE)
 

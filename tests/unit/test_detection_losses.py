@@ -200,6 +200,9 @@ def test_half_precision(dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = multibox_loss(logits, offsets, given)
         of_wide = multibox_loss(*wide, given)
+        background = background_loss(logits)
+    assert background.dtype == torch.float32
+    assert torch.equal(background, background_loss(wide[0]))
     expected = multibox_loss(*wide, given)
     for loss, under, right in zip(losses, of_wide, expected, strict=True):
         assert loss.dtype == torch.float32
@@ -262,7 +265,7 @@ TURNED = torch.tensor([[0.5, 0.1, 0.4, 0.2]], dtype=DOUBLE)
         ({"labels": [LABELS[0], LABELS[1] - 4]}, ValueError, r"labels\[1\] must be 0 or more, got -1"),
         ({"anchors": torch.zeros(3, 4)}, ValueError, "anchors must be finite cxcywh with w and h above 0"),
         ({"rule": "best"}, ValueError, "rule must be one of"),
-        ({"threshold": 1.5}, ValueError, "threshold must be above 0 and at most 1, got 1.5"),
+        ({"threshold": 1.5}, ValueError, r"threshold must be in \(0, 1\], got 1.5"),
     ],
 )
 def test_refusals_of_targets(

@@ -1,1 +1,74 @@
-"""Object detection: boxes, anchors, matching, losses, suppression, measures, and families of networks."""
+"""Object detection: boxes, anchors, matching, losses, suppression, measures, and families of networks.
+
+Here are the parts that every detector needs; the networks are in `families`, and new pictures made of old ones in
+`augmentation`.
+"""
+
+from course_lib.detection.anchors import MAPS, SSD300_VOC, SSD512_VOC, Level, anchors, ssd_levels
+from course_lib.detection.boxes import (
+    area,
+    clip,
+    giou,
+    iou,
+    is_valid,
+    to_cxcywh,
+    to_normalised,
+    to_pixels,
+    to_xyxy,
+)
+from course_lib.detection.coding import VARIANCES, decode, encode
+from course_lib.detection.losses import Targets, hard_negatives, multibox_loss, smooth_l1, targets
+from course_lib.detection.matching import match
+from course_lib.detection.metrics import (
+    Truth,
+    average_precision,
+    coco_map,
+    duplicates,
+    match_detections,
+    precision_recall,
+    voc_map,
+)
+from course_lib.detection.nms import class_nms, nms
+from course_lib.detection.prediction import CAFFE, PLAIN, Detections, Normalisation, postprocess, preprocess
+
+__all__ = [
+    "CAFFE",
+    "MAPS",
+    "PLAIN",
+    "SSD300_VOC",
+    "SSD512_VOC",
+    "VARIANCES",
+    "Detections",
+    "Level",
+    "Normalisation",
+    "Targets",
+    "Truth",
+    "anchors",
+    "area",
+    "average_precision",
+    "class_nms",
+    "clip",
+    "coco_map",
+    "decode",
+    "duplicates",
+    "encode",
+    "giou",
+    "hard_negatives",
+    "iou",
+    "is_valid",
+    "match",
+    "match_detections",
+    "multibox_loss",
+    "nms",
+    "postprocess",
+    "precision_recall",
+    "preprocess",
+    "smooth_l1",
+    "ssd_levels",
+    "targets",
+    "to_cxcywh",
+    "to_normalised",
+    "to_pixels",
+    "to_xyxy",
+    "voc_map",
+]

@@ -88,6 +88,8 @@ def anchors(
     other numbers of maps and levels, for sizes below 1, and for an unknown `clip`.
     """
     check_size("picture", picture)
+    if not dtype.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point one, got {dtype}")
     if len(maps) != len(levels) or not levels:
         raise ValueError(f"maps and levels must be as many, at least one; got {len(maps)} and {len(levels)}")
     if clip not in (False, True, "centre_size"):
@@ -104,6 +106,8 @@ def _cut(rows: Tensor) -> Tensor:
 
 def _of_level(size: Map, level: Level, picture: tuple[int, int]) -> Tensor:
     """Return the (h w boxes, 4) anchors of one map, float64."""
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise ValueError(f"each size of maps must be (rows, columns), got {size!r}")
     h, w = (check_length("each size of maps", n) for n in size)
     y, x = level.centres((h, w), picture)
     grid = torch.empty(h, w, level.boxes, 4, dtype=torch.float64)

@@ -101,6 +101,8 @@ def _beside(a: Tensor, b: Tensor, paired: bool) -> tuple[tuple[Tensor, ...], tup
     """Return the four coordinates of both, shaped so that they can be compared place by place."""
     check_last("a", a)
     check_last("b", b)
+    if a.device != b.device:
+        raise ValueError(f"a and b must be on one device, got {a.device} and {b.device}")
     if paired and a.shape != b.shape:
         raise ValueError(f"paired boxes must have one shape, got a {tuple(a.shape)} and b {tuple(b.shape)}")
     if not paired and min(a.dim(), b.dim()) < 2:

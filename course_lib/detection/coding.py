@@ -52,7 +52,7 @@ def _check_pair(name: str, given: Tensor, anchors: Tensor) -> None:
 
 
 def _check_variances(variances: tuple[float, ...], anchors: Tensor) -> Tensor:
-    if len(variances) != 4 or not all(0 < v < math.inf for v in variances):
+    if not isinstance(variances, tuple | list) or len(variances) != 4 or not all(0 < v < math.inf for v in variances):
         raise ValueError(f"variances must be 4 finite numbers above 0, got {variances!r}")
     return anchors.new_tensor(variances)
 

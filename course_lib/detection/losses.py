@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from course_lib.detection.boxes import check_boxes, check_last, iou, to_xyxy
+from course_lib.detection.checks import check_device
 from course_lib.detection.coding import VARIANCES, encode
-from course_lib.detection.matching import Rule, assign, check_anchors, check_device, check_rule, common_kind
+from course_lib.detection.matching import Rule, assign, check_anchors, check_rule, common_kind
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from course_lib.detection.boxes import check_boxes, check_last, iou, to_xyxy
+from course_lib.detection.checks import check_device, check_share
 from course_lib.upsampling.grids import check_choice
 
 Rule = Literal["greedy", "independent"]
@@ -104,10 +105,9 @@ def common_kind(a: Tensor, b: Tensor) -> torch.dtype:
 
 
 def check_rule(rule: Rule, threshold: float) -> None:
-    """Raise ValueError unless the rule is one of the two and the threshold in (0, 1]."""
+    """Raise TypeError or ValueError unless the rule is one of the two and the threshold in (0, 1]."""
     check_choice("rule", rule, Rule)
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be above 0 and at most 1, got {threshold!r}")
+    check_share("threshold", threshold, zero=False)
 
 
 def check_anchors(name: str, anchors: Tensor) -> None:
@@ -120,9 +120,3 @@ def check_anchors(name: str, anchors: Tensor) -> None:
         row = int(bad.nonzero()[0, 0])
         came = ", ".join(f"{value:.6g}" for value in anchors[row].tolist())
         raise ValueError(f"{name} must be finite cxcywh with w and h above 0, got ({came}) in row {row}")
-
-
-def check_device(name: str, value: Tensor, other: str, expected: Tensor) -> None:
-    """Raise ValueError unless both tensors are on one device."""
-    if value.device != expected.device:
-        raise ValueError(f"{name} and {other} must be on one device, got {value.device} and {expected.device}")

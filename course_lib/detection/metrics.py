@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from course_lib.detection import coco
-from course_lib.detection.boxes import check_last, iou
+from course_lib.detection.boxes import iou
+from course_lib.detection.checks import check_rows, check_share
 from course_lib.detection.prediction import Detections
 from course_lib.upsampling.grids import check_choice, check_length
 
@@ -31,7 +32,7 @@ class Truth:
     boxes: (n, 4) xyxy, in pixels. labels: int64 (n,), 0 to K - 1. difficult: bool (n,), which objects nobody has to
     find and nobody is blamed for finding; None: there are none such.
 
-    Raises TypeError or ValueError that name the field.
+    Raises TypeError or ValueError that name the field, also for boxes that are not finite or have x0 > x1 or y0 > y1.
     """
 
     boxes: Tensor
@@ -40,7 +41,12 @@ class Truth:
 
     def __post_init__(self) -> None:
         """Check shapes and kinds."""
-        _check_rows("boxes", self.boxes, self.labels)
+        check_rows("boxes", self.boxes, self.labels)
+        wrong = ~(self.boxes.isfinite().all(1) & (self.boxes[:, :2] <= self.boxes[:, 2:]).all(1))
+        if bool(wrong.any()):
+            row = int(wrong.nonzero()[0, 0])
+            came = ", ".join(f"{value:.6g}" for value in self.boxes[row].tolist())
+            raise ValueError(f"boxes must be finite with x0 <= x1 and y0 <= y1, got ({came}) in row {row}")
         if self.difficult is not None:
             if self.difficult.dtype != torch.bool:
                 raise TypeError(f"difficult must be bool, got {self.difficult.dtype}")
@@ -78,7 +84,7 @@ def match_detections(detections: Detections, truth: Truth, overlap: float = 0.5)
     Raises TypeError or ValueError that name the argument. Everingham et al. 2010, section 4.2; without the pixel that
     their code adds to widths and heights.
     """
-    _check_overlap(overlap)
+    check_share("overlap", overlap, zero=False)
     found, _ = _found(detections, truth, overlap)
     hard = _difficult(truth)
     hit = found >= 0
@@ -146,7 +152,7 @@ def voc_map(
     """
     _check_lists(detections, truths, classes)
     check_choice("rule", rule, Rule)
-    _check_overlap(overlap)
+    check_share("overlap", overlap, zero=False)
     scores = torch.cat([one.scores.cpu() for one in detections] or [torch.empty(0)])
     labels = torch.cat([one.labels.cpu() for one in detections] or [torch.empty(0, dtype=torch.int64)])
     matched = [match_detections(one, truth, overlap) for one, truth in zip(detections, truths, strict=True)]
@@ -206,7 +212,7 @@ def duplicates(
     `overlap`. Difficult truths do not count. Raises TypeError or ValueError that name the argument.
     """
     _check_lists(detections, truths, None)
-    _check_overlap(overlap)
+    check_share("overlap", overlap, zero=False)
     boxes = objects = 0
     for one, truth in zip(detections, truths, strict=True):
         found, scores = _found(one, truth, overlap)
@@ -254,20 +260,6 @@ def _mean(values: NDArray[np.float64] | list[float]) -> float:
     return float(numbers.mean()) if numbers.size else math.nan
 
 
-def _check_overlap(overlap: float) -> None:
-    if not 0 < overlap <= 1:
-        raise ValueError(f"overlap must be in (0, 1], got {overlap}")
-
-
-def _check_rows(name: str, boxes: Tensor, labels: Tensor) -> None:
-    check_last(name, boxes)
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        raise TypeError(f"labels must be an int64 tensor, got {labels.dtype if isinstance(labels, Tensor) else labels}")
-    if boxes.dim() != 2 or labels.shape != boxes.shape[:1]:
-        shapes = f"{tuple(boxes.shape)} and {tuple(labels.shape)}"
-        raise ValueError(f"{name} must be (n, 4) and labels (n,), got {shapes}")
-
-
 def _check_lists(detections: Sequence[Detections], truths: Sequence[Truth], classes: int | None) -> None:
     if len(detections) != len(truths):
         raise ValueError(
@@ -283,6 +275,8 @@ def _check_pictures(name: str, pictures: Sequence[Detections | Truth], kind: typ
     for k, one in enumerate(pictures):
         if not isinstance(one, kind):
             raise TypeError(f"{name} must be {kind.__name__}, got {type(one).__name__} for picture {k}")
+        if isinstance(one, Detections) and bool(one.scores.isnan().any()):
+            raise ValueError(f"{name} must have scores, got NaN in picture {k}")
         outside = one.labels[(one.labels < 0) | (one.labels >= (classes or math.inf))]
         if len(outside):
             raise ValueError(f"{name} must have labels from 0 to classes - 1, got {int(outside[0])} in picture {k}")

@@ -12,20 +12,23 @@ import torch
 from torch import Tensor
 
 from course_lib.detection.boxes import area, check_last
+from course_lib.detection.checks import check_device, check_share
 from course_lib.upsampling.grids import check_length
 
 _BLOCK_CPU, _BLOCK_GPU = 256, 4096  # boxes whose overlaps are all compared
+_WHOLE_CPU, _WHOLE_GPU = 1024, 4096  # in a larger group not every pair is compared
 _PAIRS_CPU, _PAIRS_GPU = 2**17, 2**26  # overlaps made at once: on a CPU they stay in its cache
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float = 0.45, most: int | None = None) -> Tensor:
     """Return the rows that stay, int64, by falling score; of equal scores the lower row first.
 
-    boxes (n, 4) xyxy, in any unit; scores (n,), not NaN. In that order each box stays unless its IoU with one that
+    boxes (n, 4) xyxy, in any unit; scores (n,). In that order each box stays unless its IoU with one that
     stayed before it is above `threshold`, in [0, 1]. An IoU that equals the threshold does not suppress, and a box
     without area overlaps none. most: stop after so many. No gradient.
 
-    Raises TypeError or ValueError that name the argument. Liu et al. 2016 (SSD), section 2.1: threshold 0.45.
+    Raises TypeError or ValueError that name the argument; NaN among the scores is one. Liu et al. 2016 (SSD),
+    section 2.1: threshold 0.45.
     """
     _check(boxes, scores, threshold, most)
     with torch.no_grad():
@@ -45,6 +48,7 @@ def class_nms(
         raise TypeError(f"labels must be an int64 tensor, got {labels.dtype if isinstance(labels, Tensor) else labels}")
     if labels.shape != scores.shape:
         raise ValueError(f"labels must be {tuple(scores.shape)} as scores, got {tuple(labels.shape)}")
+    check_device("labels", labels, "scores", scores)
     stays = torch.zeros_like(labels, dtype=torch.bool)
     for label in torch.unique(labels).tolist():
         rows = (labels == label).nonzero()[:, 0]
@@ -56,14 +60,19 @@ def class_nms(
 def unsuppressed(boxes: Tensor, threshold: float) -> Tensor:
     """Return which boxes of each group stay: boxes (g, n, 4), every group by falling score -> bool (g, n).
 
-    Rule and threshold are those of `nms`. Of some groups at a time the (n, n) matrices of overlaps are made. Raises
-    TypeError or ValueError that name the argument.
+    Rule and threshold are those of `nms`. Of some groups at a time the (n, n) matrices of overlaps are made; large
+    groups go through the blocks of `nms`, one after another. Raises TypeError or ValueError that name the argument.
     """
     check_last("boxes", boxes)
     if boxes.dim() != 3:
         raise ValueError(f"boxes must be (g, n, 4), got {tuple(boxes.shape)}")
-    _check_threshold(threshold)
+    check_share("threshold", threshold)
     boxes = _wide(boxes)
+    if boxes.shape[1] > (_WHOLE_CPU if boxes.device.type == "cpu" else _WHOLE_GPU):
+        stays = torch.zeros(boxes.shape[:2], dtype=torch.bool, device=boxes.device)
+        for group, some in zip(stays, boxes, strict=True):
+            group[_greedy(some, threshold, len(some))] = True
+        return stays
     size = max(1, _pairs(boxes) // max(1, boxes.shape[1] ** 2))
     return torch.cat([_stay(some, threshold) for some in torch.split(boxes, size)])
 
@@ -138,11 +147,10 @@ def _check(boxes: Tensor, scores: Tensor, threshold: float, most: int | None) ->
         raise TypeError(f"scores must be a floating point tensor, got {kind}")
     if scores.shape != boxes.shape[:1]:
         raise ValueError(f"scores must be ({len(boxes)},), one for each box, got {tuple(scores.shape)}")
-    _check_threshold(threshold)
+    check_device("scores", scores, "boxes", boxes)
+    check_share("threshold", threshold)
     if most is not None:
         check_length("most", most)
-
-
-def _check_threshold(threshold: float) -> None:
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+    unknown = scores.isnan()
+    if bool(unknown.any()):
+        raise ValueError(f"scores must not be NaN, got it in row {int(unknown.nonzero()[0, 0])}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from course_lib.colour import check_picture
 from course_lib.detection import boxes as box
+from course_lib.detection.checks import check_device, check_rows, check_share
 from course_lib.detection.coding import VARIANCES, decode
 from course_lib.detection.nms import unsuppressed
 from course_lib.upsampling.grids import check_length
@@ -23,12 +24,26 @@ class Detections:
     """What was found in one picture, by falling score.
 
     boxes: (n, 4) xyxy; `postprocess` gives them normalised, measures take them in the unit of their truths. scores:
-    (n,) in [0, 1]. labels: int64 (n,), 0 to K - 1: places in the classes' names, without background.
+    (n,) in [0, 1]. labels: int64 (n,), 0 to K - 1: places in the classes' names, without background. anchors: int64
+    (n,), the row of the anchor that each comes from, which tells its level; None where nobody has kept them.
+
+    Raises TypeError or ValueError that name the field.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    anchors: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check shapes and kinds."""
+        check_rows("boxes", self.boxes, self.labels)
+        if not isinstance(self.scores, Tensor) or not self.scores.is_floating_point():
+            kind = self.scores.dtype if isinstance(self.scores, Tensor) else type(self.scores).__name__
+            raise TypeError(f"scores must be a floating-point tensor, got {kind}")
+        for name, given in (("scores", self.scores), ("anchors", self.anchors)):
+            if given is not None and given.shape != self.labels.shape:
+                raise ValueError(f"{name} must be {tuple(self.labels.shape)} as labels, got {tuple(given.shape)}")
 
     def __len__(self) -> int:
         """Return how many there are."""
@@ -75,12 +90,14 @@ def preprocess(pictures: Tensor, size: tuple[int, int] | None, normalisation: No
         raise ValueError(f"pictures must be (3, H, W) or (N, 3, H, W), got {tuple(pictures.shape)}")
     batch = pictures if pictures.dim() == 4 else pictures[None]
     if size is not None:
-        if len(size) != 2:
+        if not isinstance(size, tuple | list) or len(size) != 2:
             raise ValueError(f"size must be (height, width), got {size!r}")
         for side in size:
             check_length("size", side)
         if tuple(size) != tuple(batch.shape[-2:]):
-            batch = F.interpolate(batch, tuple(size), mode="bilinear", antialias=True)
+            # antialiasing is not made for half precision
+            wide = batch.to(torch.promote_types(batch.dtype, torch.float32))
+            batch = F.interpolate(wide, tuple(size), mode="bilinear", antialias=True).to(batch.dtype)
     return normalisation(batch)
 
 
@@ -104,13 +121,13 @@ def postprocess(
     are cut at the picture's border, if `clip`; one wholly outside is left without area. Equal scores: the lower
     class first, then the lower anchor. float32 under autocast; no gradient.
 
-    Raises TypeError or ValueError that name the argument. Liu et al. 2016 (SSD), section 3.3; the numbers that are not
+    Raises TypeError or ValueError that name the argument; outputs with NaN, or logits of plus infinity, are refused and
+    not taken for a picture without objects. Liu et al. 2016 (SSD), section 3.3; the numbers that are not
     in the paper (0.01, 200) are those of its code.
     """
     logits, offsets = _check_outputs(outputs, anchors)
     for name, value in (("score", score), ("overlap", overlap)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
+        check_share(name, value)
     check_length("top", top)
     if most is not None:
         check_length("most", most)
@@ -122,15 +139,15 @@ def postprocess(
             scores = F.softmax(one, -1)[:, 1:]
             rows = (scores > score).any(-1).nonzero()[:, 0]  # most anchors see only background
             boxes = decode(offset[rows], anchors[rows], variances)
-            made = _select(scores[rows].T, boxes, score, top, threshold, most)
-            found.append(Detections(box.clip(made.boxes), made.scores, made.labels) if clip else made)
+            made = _select(scores[rows].T, boxes, rows, score, top, threshold, most)
+            found.append(replace(made, boxes=box.clip(made.boxes)) if clip else made)
         return found
 
 
 def _select(
-    scores: Tensor, boxes: Tensor, score: float, top: int, overlap: float | None, most: int | None
+    scores: Tensor, boxes: Tensor, anchors: Tensor, score: float, top: int, overlap: float | None, most: int | None
 ) -> Detections:
-    """Return the detections of one picture from scores (K, P) and boxes (P, 4)."""
+    """Return the detections of one picture from scores (K, n), boxes (n, 4) and the rows of their anchors (n,)."""
     scores, rows = scores.sort(dim=1, descending=True, stable=True)
     longest = int((scores > score).sum(1).max()) if scores.numel() else 0
     scores, rows = (table[:, : min(top, longest)] for table in (scores, rows))
@@ -141,7 +158,7 @@ def _select(
     labels, ranks = stays.nonzero(as_tuple=True)
     order = scores[labels, ranks].argsort(descending=True, stable=True)[:most]
     labels, ranks = labels[order], ranks[order]
-    return Detections(ranked[labels, ranks], scores[labels, ranks], labels)
+    return Detections(ranked[labels, ranks], scores[labels, ranks], labels, anchors[rows[labels, ranks]])
 
 
 def _check_rgb(pictures: Tensor) -> None:
@@ -152,6 +169,8 @@ def _check_rgb(pictures: Tensor) -> None:
 
 def _check_outputs(outputs: Mapping[str, Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits and offsets."""
+    if not isinstance(outputs, Mapping):
+        raise TypeError(f"outputs must be a mapping with logits and offsets, got {type(outputs).__name__}")
     missing = {"logits", "offsets"} - set(outputs)
     if missing:
         raise ValueError(f"outputs must have logits and offsets, got {sorted(outputs)}")
@@ -160,10 +179,17 @@ def _check_outputs(outputs: Mapping[str, Tensor], anchors: Tensor) -> tuple[Tens
     box.check_last("offsets", offsets)
     if anchors.dim() != 2:
         raise ValueError(f"anchors must be (P, 4), got {tuple(anchors.shape)}")
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits must be a floating-point tensor, got {kind}")
     if logits.dim() != 3 or logits.shape[1] != len(anchors) or logits.shape[2] < 2:
         raise ValueError(f"logits must be (N, {len(anchors)}, K + 1) with K >= 1, got {tuple(logits.shape)}")
     if offsets.shape != (*logits.shape[:2], 4):
         raise ValueError(f"offsets must be {(*logits.shape[:2], 4)}, got {tuple(offsets.shape)}")
+    check_device("anchors", anchors, "logits", logits)
+    check_device("offsets", offsets, "logits", logits)
+    fine = torch.stack(((logits < torch.inf).all(), ~offsets.isnan().any())).tolist()  # NaN is below nothing
+    if not all(fine):
+        name = "offsets" if fine[0] else "logits"
+        raise ValueError(f"{name} must not be NaN or plus infinity, got such numbers: has the training diverged?")
     return logits, offsets

@@ -2,16 +2,18 @@
 
 import math
 from dataclasses import FrozenInstanceError, replace
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from course_lib.detection import anchors as tables
 from course_lib.detection.anchors import DSOD300, DSSD321, MAPS, SSD300_COCO, SSD300_VOC, Level, anchors, ssd_levels
 from course_lib.detection.boxes import iou, to_cxcywh, to_pixels, to_xyxy
 from course_lib.plain.detection import anchors_loop
+
+tables = import_module("course_lib.detection.anchors")  # the package has a function of that name
 
 COUNTS = {
     "SSD300_VOC": 8732,
@@ -241,6 +243,8 @@ def test_a_wrong_level_is_named(change: dict[str, Any], message: str) -> None:
     [
         ({"maps": ((5, 7),)}, ValueError, "maps and levels must be as many, at least one; got 1 and 4"),
         ({"maps": (), "levels": ()}, ValueError, "maps and levels must be as many, at least one; got 0 and 0"),
+        ({"maps": ((5, 7), (3, 4, 1), (2, 2), (1, 1))}, ValueError, r"must be \(rows, columns\), got \(3, 4, 1\)"),
+        ({"dtype": torch.int64}, TypeError, "dtype must be a floating-point one, got torch.int64"),
         ({"maps": ((5, 7), (3, 4), (2, 0), (1, 1))}, ValueError, "each size of maps must be at least 1, got 0"),
         ({"maps": ((5, 7), (3, 4.0), (2, 2), (1, 1))}, TypeError, "each size of maps must be a whole number"),
         (

@@ -222,6 +222,12 @@ def test_wrong_pairs_are_named(overlap: Callable[..., Tensor]) -> None:
         overlap(a, a[0])
 
 
+@BOTH
+def test_boxes_of_two_devices_are_named(overlap: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match="a and b must be on one device, got cpu and meta"):
+        overlap(torch.rand(2, 4), torch.rand(3, 4, device="meta"))
+
+
 @pytest.mark.gpu
 @BOTH
 def test_on_a_gpu(overlap: Callable[..., Tensor]) -> None:

@@ -101,6 +101,7 @@ def test_a_box_without_width_is_named() -> None:
         ({1: torch.rand(2, 4)}, ValueError, r"and anchors \(P, 4\), got \(3, 4\) and \(2, 4\)"),
         ({1: torch.rand(1, 3, 4)}, ValueError, r"and anchors \(P, 4\), got \(3, 4\) and \(1, 3, 4\)"),
         ({1: torch.ones(3, 4, dtype=torch.int64)}, TypeError, "anchors must be a floating-point torch.Tensor"),
+        ({2: 0.1}, ValueError, r"variances must be 4 finite numbers above 0, got 0\.1"),
         ({2: (0.1, 0.2)}, ValueError, r"variances must be 4 finite numbers above 0, got \(0\.1, 0\.2\)"),
         ({2: (0.1, 0.1, 0.2, math.nan)}, ValueError, "variances must be 4 finite numbers above 0"),
     ],

@@ -192,7 +192,7 @@ def test_units_do_not_count() -> None:
     )
 
 
-ONE, ITS = found(squares(0), [0.5]), truth(squares(0))
+ONE, NO_NUMBER, ITS = found(squares(0), [0.5]), found(squares(0), [torch.nan]), truth(squares(0))
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,10 @@ ONE, ITS = found(squares(0), [0.5]), truth(squares(0))
         (TypeError, lambda: Truth(squares(0), torch.zeros(1)), "labels must be an int64 tensor, got torch.float32"),
         (ValueError, lambda: truth(squares(0, 1), [0]), r"boxes must be \(n, 4\) and labels \(n,\), got \(2, 4\)"),
         (TypeError, lambda: Truth(ITS.boxes, ITS.labels, ITS.labels), "difficult must be bool, got torch.int64"),
+        (ValueError, lambda: truth(squares(0, 1).flip(1)), r"x0 <= x1 and y0 <= y1, got .* in row 0"),
+        (ValueError, lambda: truth(squares(0) * torch.nan), "boxes must be finite .* in row 0"),
+        (ValueError, lambda: voc_map([NO_NUMBER], [ITS], 1), "detections must have scores, got NaN in picture 0"),
+        (ValueError, lambda: duplicates([NO_NUMBER], [ITS]), "detections must have scores, got NaN in picture 0"),
         (ValueError, lambda: truth(squares(0), None, [True, False]), r"difficult must be \(1,\) as labels, got \(2,\)"),
         (ValueError, lambda: match_detections(ONE, ITS, 0.0), r"overlap must be in \(0, 1\], got 0.0"),
         (ValueError, lambda: voc_map([ONE], [ITS, ITS], 1), "the same pictures, got 1 and 2 of them"),

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.detection import anchors
+from course_lib.detection.anchors import FSSD300, FSSD300_PORT, MAPS, anchors
 from course_lib.detection.families.ssd.fssd import FSSD512_PORT, STEPS_300, FusionNeck, fssd300, fssd300_pytorch_port
 from course_lib.detection.families.ssd.vgg_body import HALF, INNER, SAME
 
@@ -118,9 +118,9 @@ def test_both_codes() -> None:
         official, port, coco = fssd300(), fssd300_pytorch_port(), fssd300(81)
     assert sum(p.numel() for p in official.parameters()) == 33_719_932
     assert sum(p.numel() for p in port.parameters()) == 34_132_960
-    maps_300 = anchors.MAPS["FSSD300"]
-    assert torch.equal(official.anchors(), anchors.anchors(maps_300, anchors.FSSD300, (300, 300)))
-    expected = anchors.anchors(maps_300, anchors.FSSD300_PORT, (300, 300), clip="centre_size")
+    maps_300 = MAPS["FSSD300"]
+    assert torch.equal(official.anchors(), anchors(maps_300, FSSD300, (300, 300)))
+    expected = anchors(maps_300, FSSD300_PORT, (300, 300), clip="centre_size")
     assert torch.equal(port.anchors(), expected)
     assert (len(official.anchors()), len(port.anchors())) == (8682, 11_620)
     assert (official.normalisation, official.classes, coco.classes) == (port.normalisation, 21, 81)

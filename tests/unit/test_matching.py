@@ -144,8 +144,9 @@ NAN, INF = float("nan"), float("inf")
     ("change", "error", "message"),
     [
         ({"rule": "both"}, ValueError, "rule must be one of 'greedy', 'independent', got 'both'"),
-        ({"threshold": 0}, ValueError, "threshold must be above 0 and at most 1, got 0"),
-        ({"threshold": NAN}, ValueError, "threshold must be above 0 and at most 1, got nan"),
+        ({"threshold": 0}, ValueError, r"threshold must be in \(0, 1\], got 0"),
+        ({"threshold": "half"}, TypeError, "threshold must be a number, got 'half'"),
+        ({"threshold": NAN}, ValueError, r"threshold must be in \(0, 1\], got nan"),
         ({"boxes": [[0, 0, 1, 1]]}, TypeError, "boxes must be a floating-point torch.Tensor, got list"),
         ({"boxes": torch.zeros(2, 5)}, ValueError, "boxes must be"),
         ({"boxes": torch.zeros(1, 2, 4)}, ValueError, "boxes must be"),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from course_lib.detection import boxes as box
 from course_lib.detection.coding import decode
+from course_lib.detection.nms import class_nms
 from course_lib.detection.prediction import CAFFE, PLAIN, Detections, Normalisation, postprocess, preprocess
 from course_lib.plain.detection import nms_loop
 from course_lib.upsampling import resize
@@ -115,6 +116,30 @@ def test_boxes_are_cut_last() -> None:
     torch.testing.assert_close(one.boxes, torch.tensor([[1.0, 0.4, 1.0, 0.6]]))
 
 
+@pytest.mark.parametrize("suppressed", [True, False])
+def test_each_detection_knows_its_anchor(suppressed: bool) -> None:
+    """Oracle: the box decoded of that anchor's row, and the probability of its class there."""
+    out, anchors = outputs()
+    for k, one in enumerate(postprocess(out, anchors, score=0.1, clip=False, nms=suppressed)):
+        assert one.anchors is not None
+        assert len(one) > 10
+        torch.testing.assert_close(one.boxes, decode(out["offsets"][k], anchors)[one.anchors], rtol=0, atol=1e-15)
+        expected = out["logits"][k].softmax(-1)[one.anchors, one.labels + 1]
+        torch.testing.assert_close(one.scores, expected, rtol=0, atol=1e-15)
+
+
+def test_all_anchors_may_be_suppressed_at_once() -> None:
+    """Law: with `top` and `most` out of the way the result is `class_nms` of all; groups this large go by blocks."""
+    out, anchors = outputs(n=1, anchors=1500, classes=2)
+    (one,) = postprocess(out, anchors, score=0, top=1500, most=None, clip=False)
+    boxes = decode(out["offsets"][0], anchors).repeat(2, 1)
+    scores = out["logits"][0].softmax(-1)[:, 1:].T.flatten()
+    labels = torch.arange(2).repeat_interleave(1500)
+    kept = class_nms(boxes, scores, labels)
+    assert torch.equal(one.boxes, boxes[kept])
+    assert torch.equal(one.labels, labels[kept])
+
+
 def test_variances_are_those_given() -> None:
     out, anchors = outputs()
     (one, _) = postprocess(out, anchors, variances=(1, 1, 1, 1), clip=False, nms=False, top=1, most=1)
@@ -123,13 +148,12 @@ def test_variances_are_those_given() -> None:
 
 
 def test_nothing_found() -> None:
-    """Shapes and kinds stay; not a number is not a detection."""
+    """Shapes and kinds stay."""
     out, anchors = outputs(dtype=torch.float32)
-    for logits in (torch.tensor([20.0, 0, 0, 0, 0]).expand(2, 120, 5), torch.full((2, 120, 5), torch.nan)):
-        for one in postprocess({**out, "logits": logits}, anchors):
-            assert one.boxes.shape == (0, 4)
-            assert one.scores.shape == one.labels.shape == (0,)
-            assert one.labels.dtype == torch.int64
+    for one in postprocess({**out, "logits": torch.tensor([20.0, 0, 0, 0, 0]).expand(2, 120, 5)}, anchors):
+        assert one.boxes.shape == (0, 4)
+        assert one.scores.shape == one.labels.shape == (0,)
+        assert one.labels.dtype == torch.int64
     (none,) = postprocess({"logits": torch.zeros(1, 0, 3), "offsets": torch.zeros(1, 0, 4)}, torch.zeros(0, 4))
     assert len(none) == 0
 
@@ -175,7 +199,17 @@ def test_pictures_are_resized_with_antialiasing(size: tuple[int, int]) -> None:
     assert torch.equal(preprocess(picture, None, CAFFE), CAFFE(picture))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_pictures_are_resized_in_float32(dtype: torch.dtype) -> None:
+    """Oracle: the same numbers in float32, rounded once."""
+    picture = torch.rand(1, 3, 9, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
+    same_colours = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    expected = preprocess(picture.float(), (5, 20), same_colours).to(dtype)
+    assert torch.equal(preprocess(picture, (5, 20), same_colours), expected)
+
+
 OUT, ANCHORS = outputs(dtype=torch.float32)
+BOXES, LABELS = torch.rand(2, 4), torch.tensor([0, 1])
 
 
 @pytest.mark.parametrize(
@@ -187,6 +221,23 @@ OUT, ANCHORS = outputs(dtype=torch.float32)
         (ValueError, lambda: postprocess({**OUT, "logits": OUT["logits"][..., :1]}, ANCHORS), r"got \(2, 120, 1\)"),
         (TypeError, lambda: postprocess({**OUT, "logits": OUT["logits"].long()}, ANCHORS), "logits .* got torch.int64"),
         (ValueError, lambda: postprocess({**OUT, "offsets": OUT["offsets"][:1]}, ANCHORS), r"offsets .*\(1, 120, 4\)"),
+        (TypeError, lambda: postprocess([OUT], ANCHORS), "outputs must be a mapping .* got list"),  # type: ignore[arg-type]
+        (
+            ValueError,
+            lambda: postprocess(OUT, ANCHORS.to("meta")),
+            "anchors and logits .* got meta and cpu",
+        ),
+        (
+            ValueError,
+            lambda: postprocess({**OUT, "logits": OUT["logits"] * torch.nan}, ANCHORS),
+            "logits must not be",
+        ),
+        (ValueError, lambda: postprocess({**OUT, "logits": OUT["logits"] + torch.inf}, ANCHORS), "plus infinity"),
+        (
+            ValueError,
+            lambda: postprocess({**OUT, "offsets": OUT["offsets"] * torch.nan}, ANCHORS),
+            "offsets must not be",
+        ),
         (ValueError, lambda: postprocess(OUT, ANCHORS, score=1.5), r"score must be in \[0, 1\], got 1.5"),
         (ValueError, lambda: postprocess(OUT, ANCHORS, overlap=-1), r"overlap must be in \[0, 1\], got -1"),
         (ValueError, lambda: postprocess(OUT, ANCHORS, top=0), "top must be at least 1, got 0"),
@@ -196,6 +247,12 @@ OUT, ANCHORS = outputs(dtype=torch.float32)
         (ValueError, lambda: preprocess(torch.rand(1, 1, 3, 4, 4), None, PLAIN), r"got \(1, 1, 3, 4, 4\)"),
         (ValueError, lambda: preprocess(torch.rand(3, 4, 4), (5, 0), PLAIN), "size must be at least 1, got 0"),
         (ValueError, lambda: preprocess(torch.rand(3, 4, 4), (5, 5, 5), PLAIN), r"size must be \(height, width\)"),
+        (ValueError, lambda: preprocess(torch.rand(3, 4, 4), 5, PLAIN), r"size must be \(height, width\), got 5"),  # type: ignore[arg-type]
+        (ValueError, lambda: Detections(BOXES, torch.rand(3), LABELS), r"scores must be \(2,\) .* got \(3,\)"),
+        (ValueError, lambda: Detections(BOXES[:1], torch.rand(2), LABELS), r"got \(1, 4\) and \(2,\)"),
+        (TypeError, lambda: Detections(BOXES, LABELS, LABELS), "scores must be .* got torch.int64"),
+        (TypeError, lambda: Detections(BOXES, torch.rand(2), torch.rand(2)), "labels must be an int64"),
+        (ValueError, lambda: Detections(BOXES, torch.rand(2), LABELS, LABELS[:1]), r"anchors must be \(2,\)"),
     ],
 )
 def test_refusals(kind: type[Exception], call: Callable[[], object], words: str) -> None:

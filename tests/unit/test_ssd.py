@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -10,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.detection import anchors
-from course_lib.detection.anchors import Level
+from course_lib.detection.anchors import Level, anchors
 from course_lib.detection.families.ssd.heads import Heads
 from course_lib.detection.families.ssd.l2norm import L2Norm
 from course_lib.detection.families.ssd.ssd import SSD, SSD_PYTORCH, Plain, caffe_ssd300, ssd300, ssd512
 from course_lib.detection.families.ssd.vgg_body import HALF, INNER, LAST, SAME, VGGBody, convolution
 from course_lib.detection.prediction import CAFFE, PLAIN
 
+tables = import_module("course_lib.detection.anchors")  # the package has a function of that name
 LEVELS = (Level(5, 8, (2.0,), 2), Level(9, None, (), 4))
 
 
@@ -73,6 +74,7 @@ def test_heads_order_their_boxes_as_the_anchors() -> None:
                 for column in range(x.shape[3]):
                     rows += [made[:, k * width : (k + 1) * width, row, column] for k in range(boxes)]
         torch.testing.assert_close(outputs[key], torch.stack(rows, 1), rtol=0, atol=1e-12)
+        assert heads([x[:0] for x in maps])[key].shape == (0, *outputs[key].shape[1:])
 
 
 def test_shared_heads_are_one_pair() -> None:
@@ -171,11 +173,11 @@ def test_anchors_are_the_tables() -> None:
         models = {"SSD300_VOC": caffe_ssd300(), "SSD512_VOC": ssd512()}
         clipped = ssd300()
     for name, made in models.items():
-        table = anchors.anchors(anchors.MAPS[name], getattr(anchors, name), made.picture)
+        table = anchors(tables.MAPS[name], getattr(tables, name), made.picture)
         assert torch.equal(made.anchors(), table)
         assert len(table) == {"SSD300_VOC": 8732, "SSD512_VOC": 24_564}[name]
-    maps = anchors.MAPS["SSD300_VOC"]
-    expected = anchors.anchors(maps, anchors.SSD300_VOC, (300, 300), clip="centre_size", dtype=torch.float64)
+    maps = tables.MAPS["SSD300_VOC"]
+    expected = anchors(maps, tables.SSD300_VOC, (300, 300), clip="centre_size", dtype=torch.float64)
     assert torch.equal(clipped.anchors(dtype=torch.float64), expected)
     assert (clipped.normalisation, models["SSD512_VOC"].normalisation) == (SSD_PYTORCH, CAFFE)
 

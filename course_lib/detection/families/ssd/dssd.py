@@ -23,8 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.blocks.resnet import Bottleneck, Norm
-from course_lib.detection import anchors
-from course_lib.detection.anchors import Level
+from course_lib.detection.anchors import DSSD321, DSSD321_OFFICIAL, DSSD513, Level
 from course_lib.detection.families.ssd.heads import Heads
 from course_lib.detection.families.ssd.resnet_body import EPS, EXTRAS_513, Entry, ResNetBody
 from course_lib.detection.families.ssd.ssd import SSD
@@ -213,18 +212,17 @@ def dssd513(classes: int = 81, official: bool = False, body_norm: Norm = nn.Batc
     body = ResNetBody(EXTRAS_513, norm=body_norm)
     decoder = DeconvolutionNeck(body.channels, deconvolutions=DECONVOLUTIONS_513)
     neck = Chain(decoder, PredictionNeck(decoder.channels))
-    return _detector(body, neck, classes, _OFFICIAL_513 if official else anchors.DSSD513, 513)
+    return _detector(body, neck, classes, _OFFICIAL_513 if official else DSSD513, 513)
 
 
 _STEPS_513, _STARTS_513 = (8, 16, 32, 64, 128, 256, 513), (2.5, 2.5, 10.5, 26.5, 58.5, 122.5, 256.5)
 _OFFICIAL_513 = [
-    replace(level, step=step, offset=start)
-    for level, step, start in zip(anchors.DSSD513, _STEPS_513, _STARTS_513, strict=True)
+    replace(level, step=step, offset=start) for level, step, start in zip(DSSD513, _STEPS_513, _STARTS_513, strict=True)
 ]
 
 
 def _levels_321(official: bool) -> Sequence[Level]:
-    return anchors.DSSD321_OFFICIAL if official else anchors.DSSD321
+    return DSSD321_OFFICIAL if official else DSSD321
 
 
 def _detector(body: nn.Module, neck: PredictionNeck | Chain, classes: int, levels: Sequence[Level], side: int) -> SSD:

@@ -67,7 +67,8 @@ def _all(predictors: nn.ModuleList, maps: Sequence[Tensor], width: int) -> Tenso
 
 def _rows(x: Tensor, width: int) -> Tensor:
     """Return (N, boxes width, h, w) as (N, h w boxes, width): channels are the last to count, as in Caffe's Permute."""
-    return x.permute(0, 2, 3, 1).reshape(len(x), -1, width)
+    pictures, channels, h, w = x.shape
+    return x.permute(0, 2, 3, 1).reshape(pictures, h * w * channels // width, width)
 
 
 def _predictor(before: int, after: int, side: int, normalised: bool) -> nn.Module:

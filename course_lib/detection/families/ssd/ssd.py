@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.blocks.checks import check_picture
-from course_lib.detection import anchors as boxes
-from course_lib.detection.anchors import SSD300_VOC, SSD512_VOC, Level
+from course_lib.detection.anchors import SSD300_VOC, SSD512_VOC, Level, anchors
 from course_lib.detection.families.ssd.heads import Heads
 from course_lib.detection.families.ssd.l2norm import L2Norm
 from course_lib.detection.families.ssd.vgg_body import SSD512_EXTRAS, VGGBody
@@ -113,7 +112,7 @@ class SSD(nn.Module):
         levels = self.levels
         if size != self.picture:
             levels = tuple(_within(level, cells, size) for level, cells in zip(levels, maps, strict=True))
-        return boxes.anchors(maps, levels, size, clip=self.clip, dtype=dtype, device=device)
+        return anchors(maps, levels, size, clip=self.clip, dtype=dtype, device=device)
 
 
 class Plain(nn.Module):

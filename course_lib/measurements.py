@@ -30,6 +30,8 @@ def _command_for(name: str) -> str:
     match name.split("_"):
         case ["evaluate", "sr", *model, data] if model:
             return f"course evaluate sr --model {'_'.join(model)} --data {data} --save"
+        case ["evaluate", "detection", *model, data] if model:
+            return f"course evaluate detection --model {'_'.join(model)} --data {data} --save"
         case ["bench", what]:
             return f"course bench {what} --save"
         case ["compare", family]:

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from course_lib.cli.errors import check_target, one_line_errors
-from course_lib.cli.options import Force, Method, Out, Save, choice, deliver, networks, one_of, parse_scale
+from course_lib.cli.options import (
+    Force,
+    Method,
+    Out,
+    Save,
+    choice,
+    deliver,
+    detectors,
+    networks,
+    one_of,
+    parse_scale,
+    whole,
+)
 
 evaluate_app = typer.Typer(help="Measure a model on a benchmark.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -146,6 +158,86 @@ def evaluate_reference(
         typer.echo(table(name, values))
         option = f"--model {name}" if checkpoint is None else f"--checkpoint {checkpoint.name}"
         deliver(f"evaluate_reference_{name}", record(option, values, found), save, out)
+
+
+@evaluate_app.command("detection")
+def evaluate_detection(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A detector of the book; may be repeated; default: ssd-tiny.", parser=one_of(detectors), metavar="NAME"
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="A detector from a file: an official checkpoint of SSD, FSSD, DSSD, DSOD, or ours."),
+    ] = None,
+    meant: Annotated[
+        str | None,
+        typer.Option(
+            "--as", help="Which official checkpoint the file is, such as ssd300, if several fit.", metavar="NAME"
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="scenes-easy, scenes-hard, scenes-family, BCCD-val, BCCD-test, coins, a folder with VOC's XML files "
+            "and pictures, or a JSON of COCO; may be repeated; default: scenes-easy.",
+            metavar="SET",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder with the pictures of a JSON; default: the JSON's own.")
+    ] = None,
+    from_zero: Annotated[
+        bool, typer.Option("--from-zero", help="XML files count edges from 0; VOC counts pixels from 1.")
+    ] = False,
+    scale: Annotated[
+        Fraction,
+        typer.Option(help="At which the photograph of coins is shown.", parser=parse_scale, metavar="NUMBER"),
+    ] = "1/2",  # type: ignore[assignment]  # typer parses it
+    pictures: Annotated[
+        Any, typer.Option(help="How many; default: 500 scenes, all of the other sets.", **whole(1))
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for an NVIDIA graphics card.")] = "cpu",
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Print how much detectors find: AP by COCO's rules, by size and by class, and duplicates before NMS.
+
+    \b
+      course evaluate detection --model ssd-tiny --data scenes-easy
+      course evaluate detection --model ssd-tiny --data scenes-hard --data coins --out found.json
+      course evaluate detection --checkpoint ssd300_mAP_77.43_v2.pth --data VOCdevkit/VOC2007 --pictures 100
+      course evaluate detection --model ssd-tiny-bccd --data cells.json --images cells
+
+    A set must have the detector's classes: `course card` names those of the book's; those with 20 classes have VOC's.
+    Of coins it is counted how many are found, whatever they are called. Photographs are seen at the size that the
+    detector was made for, scenes as they are. VOC's difficult objects and COCO's crowds do not count.
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.cli.evaluate_detection import contestants, measure_all, record, table
+        from course_lib.cli.upscale import check_device
+
+        check_device(device)
+        found = contestants(model or (), checkpoint, meant, device)
+        asked = list(dict.fromkeys(data or ["scenes-easy"]))
+        sets, told = measure_all(found, asked, pictures, images, from_zero, scale)
+        typer.echo("\n\n".join(table(name, values) for name, values in sets.items()))
+        options = {
+            "--pictures": pictures,
+            "--images": images and images.name,
+            "--from-zero": from_zero,
+            "--scale": scale,
+        }
+        for one in found:
+            for name, values in sets.items():
+                own = record([one], {name: {one.name: values[one.name]}}, {name: told[name]}, options)
+                deliver(f"evaluate_detection_{one.name}_{name}", own, save, None)
+        deliver("", record(found, sets, told, options), False, out)
 
 
 @evaluate_app.command("labels")

@@ -15,10 +15,11 @@ import torch
 from typer.testing import CliRunner
 
 from course_lib import checkpoints, files, measurements
-from course_lib.cli import app, compare_detection, evaluate_detection, options, ship_detection
+from course_lib.cli import app, compare_detection, detection_sets, options, ship_detection
 from course_lib.cli.compare import summary
+from course_lib.cli.detection_sets import DATA
 from course_lib.cli.errors import Refused
-from course_lib.cli.evaluate_detection import DATA, evaluate, protocol, table
+from course_lib.cli.evaluate_detection import evaluate, protocol, table
 from course_lib.detection import evaluation
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.super_resolution.espcn import ESPCN
@@ -106,10 +107,10 @@ def test_evaluate_takes_sets_by_name() -> None:
     assert (found["pictures"], found["objects"]) == (3, sum(len(one.labels) for one in scenes))
     assert found["duplicates"] is None
     json.dumps(found, allow_nan=False)
-    lines = table("x", "scenes-hard", found).splitlines()
-    assert lines[0] == f"x on scenes-hard: 3 pictures, {found['objects']} objects"
-    assert lines[-1].split() == ["duplicates", "-"]
-    assert len(lines) == 1 + 6 + 3 + 1
+    lines = table("scenes-hard", {"x": found}).splitlines()
+    assert lines[:2] == [f"scenes-hard: 3 pictures, {found['objects']} objects", " " * 25 + "x"]
+    assert lines[8].split() == ["duplicates", "-"]
+    assert len(lines) == 2 + 6 + 1 + 3
     assert "sides (roots of areas) of 12 and 24 pixels" in protocol("scenes-hard")
     assert protocol("scenes-hard").startswith("the first of Scenes(seed=1000003, size=(96, 96)")
     assert "32 and 96" in protocol("BCCD-test")
@@ -124,7 +125,7 @@ def test_evaluate_takes_sets_by_name() -> None:
 @pytest.mark.needs_data("BCCD")
 def test_cells_are_measured_in_their_own_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: a detector that sees them at half the size has the truths of the whole pictures to find."""
-    monkeypatch.setattr(evaluate_detection, "BCCD", lambda part: Few(part))
+    monkeypatch.setattr(detection_sets, "BCCD", lambda part: Few(part))
     torch.manual_seed(0)
     model = TinyDetector(names=("RBC", "WBC", "Platelets"), picture=(60, 80), **SMALL).eval()
     found = evaluate(model, "BCCD-test")

@@ -75,7 +75,8 @@ def find(model: SSD, pictures: Tensor, size: Size | None = None, **settings: Any
 
 def in_pixels(found: Detections, size: Size) -> Detections:
     """Return normalised detections in pixels of a picture (height, width), on the CPU."""
-    return Detections(found.pixels(size).cpu(), found.scores.cpu(), found.labels.cpu())
+    anchors = None if found.anchors is None else found.anchors.cpu()
+    return Detections(found.pixels(size).cpu(), found.scores.cpu(), found.labels.cpu(), anchors)
 
 
 @torch.no_grad()

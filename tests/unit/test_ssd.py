@@ -182,6 +182,20 @@ def test_anchors_are_the_tables() -> None:
     assert (clipped.normalisation, models["SSD512_VOC"].normalisation) == (SSD_PYTORCH, CAFFE)
 
 
+def test_each_anchor_knows_its_map() -> None:
+    """Oracle: heads that say on every map the map's number, for another picture than their own, too."""
+    made = toy()
+    for level, (logits, offsets) in enumerate(zip(made.heads.logits, made.heads.offsets, strict=True)):
+        for head in (logits, offsets):
+            assert isinstance(head, nn.Conv2d)
+            nn.init.zeros_(head.weight)
+            nn.init.constant_(head.bias, level)  # type: ignore[arg-type]  # it has one
+    for size in (made.picture, (40, 56)):
+        said = made(torch.rand(1, 3, *size, dtype=next(made.parameters()).dtype))["offsets"][0, :, 0]
+        assert torch.equal(made.anchor_levels(size), said.long())
+    assert torch.equal(made.anchor_levels(), made.anchor_levels(made.picture))
+
+
 def test_normalisations_differ_in_the_order_of_colours() -> None:
     """Oracle: the sheet of the codes: both take 123 off red; Caffe has blue first."""
     picture = torch.rand(1, 3, 2, 2)

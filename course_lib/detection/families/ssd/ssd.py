@@ -114,6 +114,15 @@ class SSD(nn.Module):
             levels = tuple(_within(level, cells, size) for level, cells in zip(levels, maps, strict=True))
         return anchors(maps, levels, size, clip=self.clip, dtype=dtype, device=device)
 
+    def anchor_levels(self, picture: Size | None = None) -> Tensor:
+        """Return on which map each of `self.anchors(picture)` lies, int64 (P,) on the CPU: 0 for the finest.
+
+        With `Detections.anchors` it tells the map that found something. Raises as `map_sizes` does.
+        """
+        sizes = zip(self.map_sizes(picture), self.levels, strict=True)
+        counts = torch.tensor([h * w * level.boxes for (h, w), level in sizes], device="cpu")
+        return torch.arange(len(counts), device="cpu").repeat_interleave(counts)
+
 
 class Plain(nn.Module):
     """SSD's neck, which mixes nothing: the body's maps as they are, some of them behind an `L2Norm`.

@@ -53,16 +53,17 @@ class Labelled:
 
     def __post_init__(self) -> None:
         """Check shapes and dtypes."""
-        if not self.image.is_floating_point() or not self.boxes.is_floating_point():
-            raise TypeError(
-                f"image and boxes must be floating point tensors, got {self.image.dtype} and {self.boxes.dtype}"
-            )
+        for name, given in (("image", self.image), ("boxes", self.boxes)):
+            if not isinstance(given, Tensor) or not given.is_floating_point():
+                kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+                raise TypeError(f"{name} must be a floating point tensor, got {kind}")
         if self.image.dim() != 3 or self.image.shape[0] != 3 or not self.image.numel():
             raise ValueError(f"image must be (3, H, W), got {tuple(self.image.shape)}")
         if self.boxes.dim() != 2 or self.boxes.shape[1] != 4:
             raise ValueError(f"boxes must be (n, 4), got {tuple(self.boxes.shape)}")
-        if self.labels.dtype != torch.int64:
-            raise TypeError(f"labels must be int64, got {self.labels.dtype}")
+        if not isinstance(self.labels, Tensor) or self.labels.dtype != torch.int64:
+            kind = self.labels.dtype if isinstance(self.labels, Tensor) else type(self.labels).__name__
+            raise TypeError(f"labels must be int64, got {kind}")
         if self.labels.shape != self.boxes.shape[:1]:
             raise ValueError(f"labels must be ({len(self.boxes)},), one for each box, got {tuple(self.labels.shape)}")
 
@@ -70,6 +71,13 @@ class Labelled:
     def size(self) -> tuple[int, int]:
         """Height and width of the picture."""
         return self.image.shape[-2], self.image.shape[-1]
+
+
+def rescaled(boxes: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Return boxes (n, 4), in pixels of a picture of size `old` (height, width), in those of the picture at `new`."""
+    # first times, then over: an edge at the border comes to lie at the border, without a rounding beyond it
+    times, over = (boxes.new_tensor((size[1], size[0], size[1], size[0])) for size in (new, old))
+    return boxes * times / over
 
 
 def read_voc(

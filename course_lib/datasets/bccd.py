@@ -6,12 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.datasets import sets
-from course_lib.datasets.annotations import Annotation, Labelled, Written, read_voc
+from course_lib.datasets.annotations import Annotation, Labelled, Written, read_voc, rescaled
 from course_lib.datasets.counter import check_whole
 from course_lib.datasets.markup import UnreadableAnnotation
 from course_lib.datasets.readers import read_samples
@@ -79,9 +78,7 @@ class BCCD:
         said = self.annotations[index]
         picture = self._kept[index] if self._kept is not None else self._picture(index)
         image = from_uint8(picture)
-        (height, width), old = image.shape[-2:], said.size
-        # first times, then over: an edge at the border comes to lie at the border, without a rounding beyond it
-        boxes = said.boxes * torch.tensor([width, height] * 2) / torch.tensor([old[1], old[0]] * 2)
+        boxes = rescaled(said.boxes, said.size, (image.shape[-2], image.shape[-1]))
         return Labelled(image, boxes, said.labels.clone())
 
     def _annotation(self, name: str, repairs: list[dict[str, Any]]) -> Annotation:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.datasets.annotations import Labelled
+from course_lib.datasets.annotations import Labelled, rescaled
 from course_lib.datasets.counter import check_number, check_whole, random_bits
 from course_lib.detection.boxes import clip, iou
 from course_lib.detection.light import check_light, photometric, uniform
@@ -39,7 +39,7 @@ OVERLAPS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.0)
 Window = tuple[int, int, int, int]
 """What is looked at: left, top, right, bottom in pixels, the last two one past the last pixel; it may lie beyond."""
 
-_TRIES = 50
+_TRIES, _FAR = 50, 10**9
 _SEEDS, _ORDER = 4, 5  # streams of random numbers
 
 
@@ -61,22 +61,23 @@ def resize(labelled: Labelled, size: tuple[int, int]) -> Labelled:
     if size == labelled.size:
         return labelled
     image = F.interpolate(labelled.image[None], size, mode="bilinear", antialias=True)[0]
-    # first times, then over: an edge at the border comes to lie at the border, without a rounding beyond it
-    (height, width), old = size, labelled.size
-    boxes = labelled.boxes * labelled.boxes.new_tensor((width, height, width, height))
-    return Labelled(image, boxes / boxes.new_tensor((old[1], old[0], old[1], old[0])), labelled.labels)
+    return Labelled(image, rescaled(labelled.boxes, labelled.size, size), labelled.labels)
 
 
 def crop(labelled: Labelled, window: Window, fill: Sequence[float] | None = None) -> Labelled:
     """Return what is seen through a window; beyond the picture there is the colour `fill`, or its mean colour for None.
 
     A box stays if its centre is in the window (on the left or upper edge is in, on the others out), and is cut at it.
-    Raises ValueError for a window without pixels.
+    Raises TypeError or ValueError for a window that is not of whole numbers or has no pixels, and for another `fill`.
     """
+    for edge in window:
+        check_whole("window", edge, least=-_FAR, most=_FAR)
     left, top, right, bottom = window
     size = bottom - top, right - left
     if min(size) < 1:
         raise ValueError(f"window must be left < right and top < bottom, got {window!r}")
+    if fill is not None:
+        _check_fill(fill)
     boxes = labelled.boxes - labelled.boxes.new_tensor((left, top, left, top))
     keep = _centred(boxes, boxes.new_tensor([[0, 0, size[1], size[0]]]))[:, 0]
     return Labelled(_seen(labelled.image, window, fill), clip(boxes[keep], size), labelled.labels[keep])
@@ -143,10 +144,7 @@ class Augmentation:
         check_number("smallest", self.smallest, 0.01, 1)
         check_light(*self._light)
         if self.fill is not None:
-            if not isinstance(self.fill, tuple) or len(self.fill) != 3:
-                raise TypeError(f"fill must be three numbers, for red, green and blue, or None, got {self.fill!r}")
-            for value in self.fill:
-                check_number("fill", value, 0, 1)
+            _check_fill(self.fill)
 
     @property
     def _light(self) -> tuple[float, float, float, float, float]:
@@ -278,6 +276,13 @@ def _seen(image: Tensor, window: Window, fill: Sequence[float] | None) -> Tensor
     if x0 < x1 and y0 < y1:
         ground[:, y0 - top : y1 - top, x0 - left : x1 - left] = image[:, y0:y1, x0:x1]
     return ground
+
+
+def _check_fill(fill: Any) -> None:
+    if not isinstance(fill, tuple | list) or len(fill) != 3:
+        raise TypeError(f"fill must be three numbers, for red, green and blue, or None, got {fill!r}")
+    for value in fill:
+        check_number("fill", value, 0, 1)
 
 
 def _check_size(size: Any) -> None:

@@ -364,7 +364,5 @@ def test_labelled_refuses_what_does_not_belong_together() -> None:
         Labelled(image, boxes, torch.tensor([0, 1]))
     with pytest.raises(TypeError, match=r"labels must be int64, got torch.float32"):
         Labelled(image, boxes, labels.float())
-    with pytest.raises(
-        TypeError, match=r"image and boxes must be floating point tensors, got torch.float32 and .*int64"
-    ):
+    with pytest.raises(TypeError, match=r"boxes must be a floating point tensor, got torch.int64"):
         Labelled(image, boxes.long(), labels)

@@ -164,6 +164,10 @@ def test_crop_cuts_boxes_and_fills_what_lies_beyond() -> None:
     assert made.labels.tolist() == [4]
     away = crop(one, (40, 40, 44, 42))
     assert torch.allclose(away.image, one.image.mean((1, 2))[:, None, None].expand(3, 2, 4))
+    with pytest.raises(TypeError, match=r"window must be a whole number, got 3\.5"):
+        crop(one, (0, 0, 3.5, 4))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"fill must be three numbers.* got \(1\.0, 0\.5\)"):
+        crop(one, (-1, 0, 3, 4), fill=(1.0, 0.5))
     with pytest.raises(ValueError, match=r"window must be left < right and top < bottom, got \(3, 0, 3, 4\)"):
         crop(one, (3, 0, 3, 4))
 

@@ -54,8 +54,11 @@ def looks_at(model: SSD, picture: Size, scale: Fraction | float | None = None, s
 def outputs(model: SSD, pictures: Tensor, size: Size | None = None) -> tuple[Mapping[str, Tensor], Tensor]:
     """Return what a detector says of pictures (N, 3, H, W) in [0, 1], seen at a size, and its anchors there (P, 4).
 
-    size: (height, width); None: as they are. All on the detector's device.
+    size: (height, width); None: as they are. All on the detector's device. Raises ValueError for a detector in
+    training mode, whose norms would learn from the pictures.
     """
+    if model.training:
+        raise ValueError("model must be in eval mode, got one in training mode: call model.eval()")
     weight = next(model.parameters())
     images = preprocess(pictures.to(weight), size, model.normalisation)
     said: Mapping[str, Tensor] = model(images)

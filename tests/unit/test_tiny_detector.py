@@ -234,6 +234,15 @@ def test_who_says_nothing_finds_nothing() -> None:
     assert math.isnan(found["duplicates"])
 
 
+def test_a_detector_that_still_trains_is_refused() -> None:
+    """Oracle: the statistics of its norms are as before."""
+    model = small().train()
+    before = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    with pytest.raises(ValueError, match=r"model must be in eval mode.*model\.eval\(\)"):
+        detect(model, torch.rand(1, 3, 64, 64))
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.named_buffers())
+
+
 def test_boxes_come_back_in_the_pictures_own_pixels() -> None:
     """Oracle: the objects' boxes; the network sees the picture at half its size."""
     some = scenes(2, size=(64, 96), object_size=(14, 30))

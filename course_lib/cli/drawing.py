@@ -72,7 +72,8 @@ def _place(box: Sequence[float], room: tuple[float, float], size: tuple[int, int
     starts += [(x0, y0 - 2 * height), (x0, y1 + height)]
     tried = np.array([(x, y, x + width, y + height) for x, y in starts])
     inside = (tried[:, :2] >= 0).all(1) & (tried[:, 2:] <= size).all(1)
-    free = ~((tried[:, None, :2] < taken[:, 2:]) & (taken[:, :2] < tried[:, None, 2:])).all(2).any(1)
+    meets = (tried[:, None, :2] < taken[:, 2:]) & (taken[:, :2] < tried[:, None, 2:])
+    free = ~np.any(np.all(meets, axis=2), axis=1)
     if (good := inside & free).any():
         return np.asarray(tried[good][0])
     left, top = np.clip(tried[0, :2], 0, np.maximum(np.array(size) - (width, height), 0))

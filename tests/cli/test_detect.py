@@ -64,7 +64,8 @@ def read(path: Path) -> Any:
         ([], (32, 48), {}),
         (["--scale", "0.5"], (22, 31), {}),
         (["--scale", "4/3", "--score", "0.4"], (58, 82), {"score": 0.4}),
-        (["--size", "40x40", "--overlap", "0.1", "--most", "3"], (40, 40), {"overlap": 0.1, "most": 3}),
+        (["--size", "40x40", "--overlap", "0.1"], (40, 40), {"overlap": 0.1}),
+        (["--size", "40x40", "--most", "3"], (40, 40), {"most": 3}),
     ],
 )
 def test_what_the_detector_says(net: Any, words: list[str], size: Any, settings: Any, tmp_path: Path) -> None:

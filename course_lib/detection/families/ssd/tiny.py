@@ -39,7 +39,7 @@ def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class PlainBody(nn.Module):
-    """Two times `convolution` at each size, the first of them halves it: images (N, 3, H, W) -> maps at strides 4 to 32.
+    """Two times `convolution` at each size, the first of which halves it: images -> maps at strides 4, 8, 16 and 32.
 
     widths: channels of the two at stride 2, then of each map. channels: of the maps. A map has ceil(H / stride) x
     ceil(W / stride) places.

@@ -219,7 +219,7 @@ def test_refusals_before_anything_is_touched(nets: Any, tmp_path: Path) -> None:
         (["--checkpoint", tmp_path / "none.pth"], "there is no checkpoint"),
         (["--checkpoint", tmp_path / "text.pth"], "is no checkpoint"),
         (["--checkpoint", tmp_path / "part.pth"], "the nearest: espcn_x2: 5 missing"),
-        (["--checkpoint", tmp_path / "part.pth", "--as", "magic"], "--as must be one of edsr_baseline_x2, "),
+        (["--checkpoint", tmp_path / "part.pth", "--as", "magic"], "edsr_baseline_x2, edsr_baseline_x3"),
         (
             ["--checkpoint", tmp_path / "part.pth", "--as", "espcn_x3"],
             "part.pth: these are not the weights of espcn_x3",

@@ -20,12 +20,12 @@ _HELP = """Enlarge pictures, find objects, train and measure models, time the li
   course upscale cat.png --scale 3.7 --out big.png      enlarge a picture by interpolation
   course upscale cat.png --model liif-tiny --scale 3.4 --out sharp.png      by a trained network
   course upscale cat.png --checkpoint rdn-liif.pth --scale 3.4 --out x.png  by an official checkpoint
-  course upscale cat.png --model ttsr-tiny --reference closer.png --out x.png  with another picture's textures
+  course upscale cat.png --model ttsr-tiny --reference second.png --out x.png  with another picture's textures
   course detect coins.png --model ssd-tiny --scale 0.5 --draw out.png       find objects, with a box around each
   course card                                           which trained networks there are
   course data get Set5                                  download a benchmark
   course evaluate sr --model liif-tiny --model bicubic  PSNR and SSIM side by side
-  course bench sr                                       how fast; also bench resize
+  course bench sr                                       how fast; also resize, reference, second-order, detection
   course train espcn-x3                                 train a model; stop and go on at any time
 
 Exit codes: 0 done, 1 it failed (one line "error: ..." says why), 2 the command was not understood, 130 stopped by

@@ -112,7 +112,7 @@ def upscale(
       course upscale photo.jpg --size 1080x1920 --out wall.jpg --force
       course upscale photo.jpg --model liif-tiny --scale 3.4 --out sharp.png
       course upscale photo.jpg --checkpoint edsr-baseline-liif.pth --scale 3.4 --out sharp.png
-      course upscale photo.jpg --model ttsr-tiny --reference closer.jpg --out sharp.png
+      course upscale photo.jpg --model ttsr-tiny --reference second.jpg --out sharp.png
       course upscale holiday --model edsr-tiny-x2 --out holiday-x2
       torchrun --nproc-per-node 4 --no-python course upscale holiday --model liif-tiny --scale 2 --out big --device cuda
 

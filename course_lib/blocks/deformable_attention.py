@@ -1,0 +1,127 @@
+"""Multi-scale deformable attention: each query reads a few points of several maps (chapters 20 and 23)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.upsampling.grids import check_length
+
+Size = tuple[int, int]
+
+
+def deformable_attention(value: Tensor, shapes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
+    """Return sums of bilinear samples of several maps, (N, Q, heads * d), by the weights of their points.
+
+    value: (N, S, heads, d), the places of all maps, row by row, one map behind the other. shapes: (height, width) of
+    each. locations: (N, Q, heads, levels, points, 2), (x, y) in parts of each map; beyond its edges it is 0. weights:
+    (N, Q, heads, levels, points). Gradients go to value, locations and weights. Raises ValueError for shapes that do
+    not fit each other. Zhu et al. 2021, equation 3 without its two projections.
+    """
+    index, factors = _corners(shapes, locations, weights, value.shape)
+    table = value.reshape(-1, value.shape[3])
+    rows = F.embedding_bag(index, table, mode="sum", per_sample_weights=factors)
+    return rows.reshape(*locations.shape[:2], -1)
+
+
+def _corners(shapes: Sequence[Size], locations: Tensor, weights: Tensor, of: torch.Size) -> tuple[Tensor, Tensor]:
+    batch, places, heads, _ = of
+    sizes = locations.new_tensor([(width, height) for height, width in shapes])[:, None]
+    place = locations * sizes - 0.5
+    low = place.detach().floor()
+    part = place - low
+    first = torch.tensor([0, *(h * w for h, w in shapes[:-1])]).cumsum(0).to(locations.device)[:, None]
+    row = torch.arange(batch, device=locations.device).view(-1, 1, 1, 1, 1) * places
+    head = torch.arange(heads, device=locations.device).view(-1, 1, 1)
+    wide = sizes.long()
+    index, factors = [], []
+    for right in (0, 1):
+        for down in (0, 1):
+            x, y = (low[..., 0] + right).long(), (low[..., 1] + down).long()
+            inside = (x >= 0) & (y >= 0) & (x < wide[..., 0]) & (y < wide[..., 1])
+            along = part[..., 0] if right else 1 - part[..., 0]
+            across = part[..., 1] if down else 1 - part[..., 1]
+            at = (row + first + y * wide[..., 0] + x) * heads + head
+            index.append(torch.where(inside, at, 0))
+            factors.append(torch.where(inside, along * across * weights, 0.0))
+    shape = (batch * locations.shape[1] * heads, -1)
+    return torch.stack(index, -1).reshape(shape), torch.stack(factors, -1).reshape(shape)
+
+
+class DeformableAttention(nn.Module):
+    """Queries read `points` places of each of `levels` maps around a reference, with each of `heads` heads.
+
+    Where and how strongly is a linear function of the query alone; no query is compared with a key. New: all points
+    weigh the same, and head m looks along direction m of a ring, its point k (from 1) k cells away.
+    Raises ValueError where `width` does not divide by `heads`. Zhu et al. 2021, equation 3.
+    """
+
+    def __init__(self, width: int = 256, heads: int = 8, levels: int = 4, points: int = 4) -> None:
+        """Make the four projections: offsets and weights of the points, values, and the heads' join."""
+        super().__init__()
+        for name, number in {"width": width, "heads": heads, "levels": levels, "points": points}.items():
+            check_length(name, number)
+        if width % heads:
+            raise ValueError(f"width must divide by heads, got {width} and {heads}")
+        self.width, self.heads, self.levels, self.points = width, heads, levels, points
+        self.offsets = nn.Linear(width, heads * levels * points * 2)
+        self.weights = nn.Linear(width, heads * levels * points)
+        self.values = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.reset()
+
+    def reset(self) -> None:
+        """Set the numbers of a new module."""
+        for layer in (self.offsets, self.weights):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        angle = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)  # onto the square around the reference
+        steps = torch.arange(1, self.points + 1, dtype=torch.float32)[:, None]
+        ring = (direction[:, None, None] * steps).expand(-1, self.levels, -1, -1)
+        with torch.no_grad():
+            self.offsets.bias.copy_(ring.flatten())
+        for layer in (self.values, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        query: Tensor,
+        references: Tensor,
+        source: Tensor,
+        shapes: Sequence[Size],
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """Return what the queries read, (N, Q, width).
+
+        query: (N, Q, width), with positions added. references: (N, Q, levels, 2), points (x, y) in parts of each map,
+        or (..., 4), boxes cxcywh. source: (N, S, width), the places of all maps. shapes: (height, width) of each map.
+        padding: bool (N, S), True where a place is padding and counts as 0.
+        """
+        values = self.values(source)
+        if padding is not None:
+            values = values.masked_fill(padding[..., None], 0)  # behind the projection, whose bias would fill it again
+        locations, weights = self.sampling(query, references, shapes)
+        found = deformable_attention(values.unflatten(-1, (self.heads, -1)), shapes, locations, weights)
+        joined: Tensor = self.out(found)
+        return joined
+
+    def sampling(self, query: Tensor, references: Tensor, shapes: Sequence[Size]) -> tuple[Tensor, Tensor]:
+        """Return locations (N, Q, heads, levels, points, 2), (x, y) in parts of a map, and weights without the 2.
+
+        Offsets count in cells of each map where references are points, and in parts of half the box, divided by
+        `points`, where they are boxes. The weights of a head sum to 1. Arguments as in `forward`.
+        """
+        offsets = self.offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
+        logits = self.weights(query).unflatten(-1, (self.heads, self.levels * self.points))
+        weights = logits.softmax(-1).unflatten(-1, (self.levels, self.points))
+        around = references[:, :, None, :, None]
+        if references.shape[-1] == 2:
+            scale = 1 / references.new_tensor([(width, height) for height, width in shapes])[:, None]
+        else:
+            scale = around[..., 2:] * (0.5 / self.points)
+        return around[..., :2] + offsets * scale, weights

@@ -5,6 +5,8 @@ every attention and never to values, and the decoder works on all its queries at
 Tokens are (N, n, width); a True in `padding` means: may not be read.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -14,14 +16,20 @@ from torch import Tensor, nn
 from course_lib.blocks.attention import MultiHeadAttention, check_share
 from course_lib.upsampling.grids import check_choice, check_length
 
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "gelu_tanh"]
+_BENDS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 
 class FeedForward(nn.Module):
     """Two linear layers and what bends between them, for each token alone: (..., width) -> (..., width).
 
-    activation: "relu", or "gelu", the exact one with erf. dropout: of the hidden numbers, in training. Tensors: first,
-    second. Raises TypeError or ValueError for arguments that are none. Vaswani et al. 2017, equation 2.
+    activation: "relu", or "gelu", the exact one with erf, or "gelu_tanh", its approximation. dropout: of the hidden
+    numbers, in training. Tensors: first, second. Raises TypeError or ValueError for arguments that are none. Vaswani
+    et al. 2017, equation 2.
     """
 
     def __init__(self, width: int, hidden: int, activation: Activation = "relu", dropout: float = 0.0) -> None:
@@ -30,7 +38,7 @@ class FeedForward(nn.Module):
         check_choice("activation", activation, Activation)
         self.first = nn.Linear(check_length("width", width), check_length("hidden", hidden))
         self.second = nn.Linear(hidden, width)
-        self.bend = F.relu if activation == "relu" else F.gelu
+        self.bend: Callable[[Tensor], Tensor] = _BENDS[activation]
         self.dropout = nn.Dropout(check_share("dropout", dropout))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from course_lib.datasets.annotations import Annotation
 from course_lib.datasets.bccd import BCCD, CLASSES
 from course_lib.datasets.scenes import Scenes
 from course_lib.detection.evaluation import BANDS, Sample
-from course_lib.training.recipes.detection import SCENES, ShownScenes
+from course_lib.training.detectors import SCENES, ShownScenes
 from course_lib.training.recipes.segmentation import HELD_OUT_SEED
 
 DATA = (*(f"scenes-{name}" for name in SCENES), "BCCD-val", "BCCD-test")

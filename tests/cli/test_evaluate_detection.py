@@ -21,7 +21,7 @@ from course_lib.detection.boxes import iou
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.detection.prediction import Detections
 from course_lib.super_resolution.espcn import ESPCN
-from course_lib.training.recipes.detection import EASY, held_out
+from course_lib.training.detectors import EASY, held_out
 from tests.cli.test_upscale import course, noise, one_line, save
 
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 8, 10, 10), "width": 8, "picture": (32, 48)}

@@ -24,7 +24,8 @@ from course_lib.detection import evaluation
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.super_resolution.espcn import ESPCN
 from course_lib.training import Result, recipes, train
-from course_lib.training.recipes.detection import HARD, ScenesRecipe, held_out
+from course_lib.training.detectors import HARD, held_out
+from course_lib.training.recipes.detection import ScenesRecipe
 
 PARAMETERS = {"ssd-tiny": 455_928, "ssd-tiny-bccd": 455_928}
 SMALL: dict[str, Any] = {"widths": (4, 6, 8, 8, 10, 10), "width": 8}

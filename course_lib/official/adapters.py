@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from course_lib.official import (
     caffe,
+    detr,
     dsod,
     dssd,
     edsr,
@@ -88,6 +89,7 @@ _ADAPTERS |= {
     name: Adapter(build, dssd.RENAMES[name], left_as_initialised=caffe.LEFT_AS_INITIALISED, fold=caffe.fold)
     for name, build in dssd.MODELS.items()
 }
+_ADAPTERS |= {name: Adapter(build, detr.rename) for name, build in detr.MODELS.items()}
 
 
 def names() -> list[str]:

@@ -1,0 +1,53 @@
+"""Bodies of detectors that read maps: any network that makes maps, and which of them is read (chapters 19 and 22)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from course_lib.blocks.resnet import RESNET50, FrozenBatchNorm, ResNet
+from course_lib.upsampling.grids import check_length
+
+
+class OneMap(nn.Module):
+    """One map of a network that makes several: pictures (N, 3, H, W) -> (N, channels, h, w).
+
+    network: says the `channels` of its maps by their places or names, and gives the maps as a list, or by name from
+    its `maps(pictures, [name])`. layer: the place (-1: the last, the coarsest) or the name. stride: pixels between
+    neighbouring cells. Raises TypeError or ValueError for a stride below 1, and for a layer that is none.
+    """
+
+    def __init__(self, network: nn.Module, stride: int, layer: int | str = -1) -> None:
+        """Keep the network."""
+        super().__init__()
+        self.network, self.layer, self.stride = network, layer, check_length("stride", stride)
+        channels: Any = network.channels
+        try:
+            self.channels = int(channels[layer])
+        except (LookupError, TypeError):
+            raise ValueError(
+                f"layer must be a place or name in the network's channels {channels}, got {layer!r}"
+            ) from None
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the map."""
+        network: Any = self.network
+        maps: Sequence[Tensor]
+        if isinstance(self.layer, str):
+            maps, place = network.maps(pictures, [self.layer]), 0
+        else:
+            maps, place = network(pictures), self.layer
+        return maps[place]
+
+
+def resnet_body(blocks: Sequence[int] = RESNET50, dilated: bool = False, width: int = 64) -> OneMap:
+    """Return the last map of a ResNet as DETR trains it: norms frozen, and the first convolution and stage too.
+
+    blocks, width: as of `ResNet`. dilated: DC5, which has stride 16 in place of 32 and the same tensors (Carion et al.
+    2020, section 4). What is frozen is not asked for gradients.
+    """
+    network = ResNet(blocks, width, dilated=(1, 2) if dilated else None, norm=FrozenBatchNorm)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(not name.startswith(("conv1.", "layer1.")))
+    whole = 2 ** (len(blocks) + 1)
+    return OneMap(network, whole // 2 if dilated else whole, f"layer{len(blocks)}")

@@ -42,7 +42,10 @@ def detect(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A detector from a file: an official checkpoint of SSD, FSSD, DSSD, DSOD, or ours."),
+        typer.Option(
+            help="A detector from a file: an official checkpoint of SSD, FSSD, DSSD, DSOD, DETR, "
+            "Deformable DETR, YOLOS or ViDT, or one of ours."
+        ),
     ] = None,
     meant: Annotated[
         str | None,
@@ -59,17 +62,30 @@ def detect(
         ),
     ] = None,
     score: Annotated[
-        float, typer.Option(help="Least score of a box, from 0 to 1.", parser=_share, metavar="NUMBER")
-    ] = 0.5,
-    overlap: Annotated[
-        float,
+        Any,
         typer.Option(
-            help="Of two boxes of a class with a larger IoU only the better stays (NMS), from 0 to 1.",
+            help="Least score of a box, from 0 to 1; default: 0.5, or 0.3 where classes are asked for one by one "
+            "(Deformable DETR, ViDT).",
             parser=_share,
             metavar="NUMBER",
         ),
-    ] = 0.45,
-    most: Annotated[int, typer.Option(help="Most boxes of a picture; the best stay.", **whole(1, 10_000))] = 200,
+    ] = None,
+    overlap: Annotated[
+        Any,
+        typer.Option(
+            help="Of two boxes of a class with a larger IoU only the better stays (NMS), from 0 to 1; default: 0.45. "
+            "Not for DETR and its descendants, which suppress nothing.",
+            parser=_share,
+            metavar="NUMBER",
+        ),
+    ] = None,
+    most: Annotated[
+        Any,
+        typer.Option(
+            help="Most boxes of a picture; the best stay; default: 200, of DETR and its descendants 100.",
+            **whole(1, 10_000),
+        ),
+    ] = None,
     scale: Annotated[
         Fraction | None,
         typer.Option(
@@ -93,11 +109,14 @@ def detect(
       course detect coins.png --model ssd-tiny --scale 0.5 --draw out.png
       course detect photo.jpg --model ssd-tiny --size 64x96 --out boxes.json --draw out.png
       course detect photo.jpg --checkpoint ssd300_mAP_77.43_v2.pth --draw out.png
+      course detect photo.jpg --checkpoint detr-r50-e632da11.pth --score 0.7 --draw out.png
       course detect smears --model ssd-tiny-bccd --out boxes.json --draw drawn
 
     Without --out and --draw what was found is printed. The detectors of the book know what they were trained on: discs,
     squares and triangles, or cells under a microscope. They take pictures of any size, and find objects that are as
-    large there as in their training; --scale and --size bring a photograph there. A photograph of 12 megapixels at
+    large there as in their training; --scale and --size bring a photograph there. Official checkpoints of DETR and its
+    descendants know COCO's 80 classes, and see a photograph with its shorter side at 800 pixels (the smallest YOLOS:
+    512) but the longer at most 1333. A photograph of 12 megapixels at
     --scale 1 takes about 2 GB of memory with ssd-tiny; what does not fit is refused before it begins.
 
     The JSON has {"model", "sha256" of its file, "classes", "settings", "pictures": [{"file", "width", "height",

@@ -15,7 +15,7 @@ from course_lib.cli.drawing import draw
 from course_lib.cli.errors import Refused
 from course_lib.cli.writers import FORMATS
 from course_lib.datasets import UnreadablePicture, to_uint8
-from course_lib.detection import finding
+from course_lib.detection import detectors
 from course_lib.files import atomic_write
 
 _EVERY = 10.0  # seconds between two versions of a folder's JSON
@@ -25,7 +25,7 @@ Entry = dict[str, Any]
 
 def entry(name: str, seen: Seen, wish: Look) -> Entry:
     """Return what a JSON says of a picture; boxes in hundredths of its pixels, scores with four digits."""
-    names = finding.names(wish.model)
+    names = detectors.names(wish.model)
     found = seen.found
     rows = zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
     boxes = [
@@ -38,7 +38,7 @@ def entry(name: str, seen: Seen, wish: Look) -> Entry:
 
 def save_drawing(path: Path, seen: Seen, wish: Look) -> Size:
     """Write a picture with the boxes over it and return the drawing's (height, width). Raises CannotWrite."""
-    names, found = finding.names(wish.model), seen.found
+    names, found = detectors.names(wish.model), seen.found
     labels = found.labels.tolist()
     texts = [f"{names[label]} {score:.2f}" for label, score in zip(labels, found.scores.tolist(), strict=True)]
     planes: Tensor = seen.samples.picture().expand(3, -1, -1)

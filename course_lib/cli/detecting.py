@@ -15,9 +15,10 @@ from course_lib.cli.drawing import enlarged
 from course_lib.cli.errors import Refused
 from course_lib.cli.writers import FORMATS
 from course_lib.datasets import Samples, read_samples
-from course_lib.detection import finding
+from course_lib.detection import detectors, finding
 from course_lib.detection.boxes import is_valid
-from course_lib.detection.families.ssd.ssd import SSD
+from course_lib.detection.coco_names import UNUSED
+from course_lib.detection.detectors import Detector, answers_with_set, is_detector
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.detection.prediction import Detections
 
@@ -27,6 +28,9 @@ LONGEST_SIDE = 65_536
 _TOP = 400  # boxes of a class that suppression compares, as in SSD
 _KERNELS = 1.5  # memory with what convolutions need beside their results; up to 1.42 was seen
 
+_SUPPRESSED = {"score": 0.5, "overlap": 0.45, "most": 200}
+_SET = {True: {"score": 0.5, "most": 100}, False: {"score": 0.3, "most": 100}}
+
 Size = tuple[int, int]
 Say = Callable[[str], Any]
 
@@ -35,27 +39,50 @@ Say = Callable[[str], Any]
 class Look:
     """A detector, on its device, and how it is asked.
 
-    name, sha256: of the detector and its file. score, overlap, most: of `postprocess`. scale, size: at most one; of
-    what the detector is shown, see `finding.looks_at`.
+    name, sha256: of the detector and its file. score, overlap, most: of `postprocess`, or of `select` where overlap is
+    None, because nothing is suppressed; None: what is usual for such a detector, see `usual`. scale, size: at most one;
+    of what the detector is shown, see `finding.looks_at`. Raises Refused for an overlap that has no meaning.
     """
 
-    model: SSD
+    model: Detector
     name: str
     sha256: str
-    score: float = 0.5
-    overlap: float = 0.45
-    most: int = 200
+    score: float | None = None
+    overlap: float | None = None
+    most: int | None = None
     scale: Fraction | None = None
     size: Size | None = None
+
+    def __post_init__(self) -> None:
+        """Check the overlap."""
+        if self.overlap is not None and answers_with_set(self.model):
+            raise Refused(f"{self.name} answers with a set of boxes, of which none is suppressed: leave --overlap away")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How its outputs are read: score, most and, where boxes are suppressed, overlap."""
+        given = {"score": self.score, "overlap": self.overlap, "most": self.most}
+        return usual(self.model) | {name: value for name, value in given.items() if value is not None}
 
     @property
     def head(self) -> dict[str, Any]:
         """What a JSON says of all its pictures: the detector, its classes, and how it was asked."""
-        settings: dict[str, Any] = {"score": self.score, "overlap": self.overlap, "most": self.most}
+        settings: dict[str, Any] = {"score": None, "overlap": None, "most": None} | self.settings
         settings |= {"scale": None if self.scale is None else str(self.scale)}
         settings |= {"size": None if self.size is None else list(self.size)}
-        classes = list(finding.names(self.model))
+        classes = [name for name in detectors.names(self.model) if name != UNUSED]
         return {"model": self.name, "sha256": self.sha256, "classes": classes, "settings": settings}
+
+
+def usual(model: Detector) -> dict[str, Any]:
+    """Return how a detector's outputs are read where nobody says: score, most, and overlap where boxes are suppressed.
+
+    Scores of classes that are asked for one by one (sigmoid) are lower than those that share one certainty.
+    """
+    if not answers_with_set(model):
+        return dict(_SUPPRESSED)
+    line: Any = model
+    return dict(_SET[line.background])
 
 
 @dataclass(frozen=True)
@@ -67,16 +94,19 @@ class Seen:
     at: Size
 
 
-def find_detector(model: str | None, checkpoint: Path | None, meant: str | None, device: str) -> tuple[SSD, str, str]:
+def find_detector(
+    model: str | None, checkpoint: Path | None, meant: str | None, device: str
+) -> tuple[Detector, str, str]:
     """Return a detector on a device, its name, and the hash of its file; arguments and errors as of `networks.find`.
 
     Raises Refused for a network that finds no objects.
     """
     name, network = networks.find(model, checkpoint, meant)
-    if not isinstance(network, SSD):
+    if not is_detector(network):
         raise Refused(f"{name} ({type(network).__name__}) finds no objects; course upscale enlarges pictures with it")
     path = checkpoint if checkpoint is not None else checkpoints.paths(name)[0]
-    return network.to(device), name, checkpoints.sha256(path)
+    moved: Any = network.to(device)
+    return moved, name, checkpoints.sha256(path)
 
 
 def look(path: Path, wish: Look, say: Say, drawing: Path | None = None) -> Seen:
@@ -94,10 +124,13 @@ def look(path: Path, wish: Look, say: Say, drawing: Path | None = None) -> Seen:
         say(_usual(wish, at))
     device = next(wish.model.parameters()).device
     planes = samples.picture().expand(3, -1, -1)
-    # no more boxes are kept than are compared
-    settings: Any = {"score": wish.score, "overlap": wish.overlap, "most": wish.most, "top": max(_TOP, wish.most)}
+    settings = wish.settings
+    if "overlap" in settings:
+        settings["top"] = max(_TOP, settings["most"])  # no more boxes are kept than are compared
     found = finding.find(wish.model, planes[None].to(device), at, **settings)[0]
-    seen = is_valid(found.boxes)  # a box outside the picture was cut to nothing
+    names = detectors.names(wish.model)
+    called = torch.tensor([names[label] != UNUSED for label in found.labels.tolist()], dtype=torch.bool)
+    seen = called & is_valid(found.boxes)  # a box outside the picture was cut to nothing
     return Seen(samples, Detections(found.boxes[seen], found.scores[seen], found.labels[seen]), at)
 
 
@@ -111,9 +144,10 @@ def _size(wish: Look, own: Size) -> Size:
         )
     try:
         at = finding.looks_at(wish.model, own, wish.scale, wish.size)
+        needed = _KERNELS * finding.memory(wish.model, at)
     except ValueError as error:
         raise Refused(f"{wish.name}: {error}; choose a larger --scale or --size") from error
-    needed, free = _KERNELS * finding.memory(wish.model, at), free_memory(next(wish.model.parameters()).device)
+    free = free_memory(next(wish.model.parameters()).device)
     if free is not None and needed > free:
         raise Refused(
             f"to look at {at[0]} x {at[1]} pixels (height x width) {wish.name} needs about {needed / 1e9:.1f} GB of "
@@ -133,8 +167,12 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def _usual(wish: Look, at: Size) -> str:
+    line: Any = wish.model
+    reason = "the size it was trained at"
+    if wish.model.picture is None:
+        reason = f"the shorter side {line.shorter} but the longer at most {line.longer}, as it was measured"
     said = (
-        f"{wish.name} looks at {at[0]} x {at[1]} pixels (height x width), the size it was trained at; "
+        f"{wish.name} looks at {at[0]} x {at[1]} pixels (height x width), {reason}; "
         "--scale 0.5 or --size HxW show it pictures at another"
     )
     if isinstance(wish.model, TinyDetector):

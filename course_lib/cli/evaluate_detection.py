@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from course_lib.cli.detection_sets import Set, find, told
 from course_lib.cli.errors import Refused
 from course_lib.cli.networks import find as find_network
 from course_lib.datasets.coins import coins
-from course_lib.detection import finding
+from course_lib.detection import detectors, finding
+from course_lib.detection.detectors import Detector, answers_with_set, is_detector
 from course_lib.detection.evaluation import SURE
 from course_lib.detection.evaluation import evaluate as measure
-from course_lib.detection.families.ssd.ssd import SSD
 from course_lib.detection.metrics import Truth, match_detections
 from course_lib.detection.prediction import Detections
 
@@ -38,7 +39,7 @@ class Contestant:
 
     name: str
     option: str
-    model: SSD
+    model: Detector
 
 
 def contestants(names: Sequence[str], checkpoint: Path | None, meant: str | None, device: str) -> list[Contestant]:
@@ -52,30 +53,33 @@ def contestants(names: Sequence[str], checkpoint: Path | None, meant: str | None
         found.append((f"--checkpoint {checkpoint.name}", *find_network(None, checkpoint, meant)))
     made = []
     for option, name, network in found:
-        if not isinstance(network, SSD):
+        if not is_detector(network):
             raise Refused(f"{name} ({type(network).__name__}) finds no objects; course evaluate sr measures it")
-        made.append(Contestant(name, option, network.to(device).eval()))
+        model: Any = network.to(device).eval()
+        made.append(Contestant(name, option, model))
     return made
 
 
-def evaluate(model: SSD, data: str | Set, pictures: int | None = None, progress: str | None = None) -> Values:
+def evaluate(model: Detector, data: str | Set, pictures: int | None = None, progress: str | None = None) -> Values:
     """Return what `course_lib.detection.evaluation.evaluate` measures of a detector in eval mode on a set.
 
     data: the set, or a name that `detection_sets.find` takes, as it takes `pictures`. None stands where there is
     nothing to say (JSON has no NaN). progress: what a bar calls it. Raises what `detection_sets.find` raises, and
     UnreadablePicture.
     """
-    names = finding.names(model)
+    names = detectors.names(model)
     found = find(data, names, pictures) if isinstance(data, str) else data
-    size = None if found.as_they_are else model.picture
+    size = None if found.as_they_are else partial(finding.looks_at, model)
+    # photographs of any size are no batch, and large ones take memory
+    batch = 25 if found.as_they_are else 8 if model.picture else 1
     with tqdm(
         found.samples(), total=found.count, desc=progress, unit=" pictures", leave=False, disable=progress is None
     ) as bar:
-        values: Values = _plain(measure(model, bar, names, size, found.bands, batch=25 if found.as_they_are else 8))
+        values: Values = _plain(measure(model, bar, names, size, found.bands, batch))
     return values
 
 
-def on_coins(model: SSD, scale: Fraction = HALF) -> Values:
+def on_coins(model: Detector, scale: Fraction = HALF) -> Values:
     """Return {"coins": how many there are, "found": by a box of score >= `SURE` at IoU >= 0.5 each, "others": how many
     boxes are no coin or a second one of the same, "called": {class: boxes on coins}, "scale", "seen_at": [H, W]}.
 
@@ -87,7 +91,7 @@ def on_coins(model: SSD, scale: Fraction = HALF) -> Values:
     # a coin is found whatever it is called
     alike = Detections(said.boxes, said.scores, torch.zeros_like(said.labels))
     correct, _ = match_detections(alike, Truth(photograph.boxes, photograph.labels))
-    names = finding.names(model)
+    names = detectors.names(model)
     labels = said.labels[correct].tolist()
     return {
         "coins": len(photograph.boxes),
@@ -106,27 +110,28 @@ def measure_all(
     images: Path | None = None,
     from_zero: bool = False,
     scale: Fraction = HALF,
-) -> tuple[dict[str, dict[str, Values]], dict[str, str]]:
-    """Return {set: {detector: values}} and {set: protocol}; all sets are found and refused before any is measured.
+) -> tuple[dict[str, dict[str, Values]], dict[str, dict[str, str]]]:
+    """Return {set: {detector: values}} and {set: {detector: protocol}}; all sets are found, and refused, before any is
+    measured.
 
     asked: sets by name, folders and files, or `COINS`; the other arguments as of `detection_sets.find` and `on_coins`.
     Raises what these raise.
     """
     plan = [
-        (one, COINS if name == COINS else find(name, finding.names(one.model), pictures, images, from_zero))
+        (one, COINS if name == COINS else find(name, detectors.names(one.model), pictures, images, from_zero))
         for name in asked
         for one in found
     ]
     _check_names(asked, [chosen if isinstance(chosen, str) else chosen.name for _, chosen in plan[:: len(found)]])
     sets: dict[str, dict[str, Values]] = {}
-    protocols: dict[str, str] = {}
+    protocols: dict[str, dict[str, str]] = {}
     for one, chosen in plan:
         if isinstance(chosen, Set):
             name, values = chosen.name, evaluate(one.model, chosen, progress=f"{one.name} on {chosen.name}")
         else:
             name, values = COINS, on_coins(one.model, scale)
         sets.setdefault(name, {})[one.name] = values
-        protocols[name] = protocol(chosen)
+        protocols.setdefault(name, {})[one.name] = protocol(chosen, one.model)
     return sets, protocols
 
 
@@ -145,12 +150,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def protocol(data: str | Set) -> str:
-    """Return in a sentence how a set is measured: one of `DATA`, `COINS`, or what `detection_sets.find` returned."""
+def protocol(data: str | Set, model: Detector | None = None) -> str:
+    """Return in a sentence how a set is measured: one of `DATA`, `COINS`, or what `detection_sets.find` returned.
+
+    model: who is measured; None: a detector of SSD's line.
+    """
+    of_set = model is not None and answers_with_set(model)
     if data == COINS:
+        suppressed = "nothing is suppressed" if of_set else "NMS at IoU 0.45"
         return (
             f"the photograph coins of scikit-image; boxes of score {SURE:g} and more; one finds a coin at IoU 0.5 "
-            "and more, whatever its class; NMS at IoU 0.45; the others are no coin, or found already"
+            f"and more, whatever its class; {suppressed}; the others are no coin, or found already"
         )
     what, as_they_are, (small, large) = (
         (data.what, data.as_they_are, data.bands) if isinstance(data, Set) else told(data)
@@ -159,9 +169,13 @@ def protocol(data: str | Set) -> str:
     return (
         f"{what}{seen}; COCO's rules: mean precision at 101 recalls, at most 100 boxes of a class in a picture, "
         f"AP the mean over IoU 0.50, 0.55, ..., 0.95; small, medium and large part at sides (roots of areas) of "
-        f"{small:g} and {large:g} pixels; scores above 0.01, NMS at IoU 0.45; duplicates: boxes of score {SURE:g} and "
-        "more per found object, besides its first, before NMS"
+        f"{small:g} and {large:g} pixels; {_read(of_set)}; duplicates: boxes of score {SURE:g} and more per found "
+        f"object, besides its first{'' if of_set else ', before NMS'}"
     )
+
+
+def _read(of_set: bool) -> str:
+    return "the 100 best boxes of the set, nothing is suppressed" if of_set else "scores above 0.01, NMS at IoU 0.45"
 
 
 def table(data: str, values: Mapping[str, Values]) -> str:
@@ -194,12 +208,15 @@ def _shown(value: float | None) -> str:
 
 
 def record(
-    found: Sequence[Contestant], sets: Mapping[str, Values], told: Mapping[str, str], options: Mapping[str, Any]
+    found: Sequence[Contestant],
+    sets: Mapping[str, Values],
+    told: Mapping[str, Mapping[str, str]],
+    options: Mapping[str, Any],
 ) -> Values:
     """Return what is kept of measurements {set: {detector: values}}: of a single one its values alone.
 
-    told: the protocol of each set. options: of the command, besides detectors and sets; of "--scale" only coins know,
-    and of the others all but coins.
+    told: {set: {detector: protocol}}. options: of the command, besides detectors and sets; of "--scale" only coins
+    know, and of the others all but coins.
     """
     alone = len(found) == len(sets) == 1
     given = {name: value for name, value in options.items() if value and (COINS in sets or name != "--scale")}
@@ -210,6 +227,13 @@ def record(
     return {
         "values": sets[next(iter(sets))][found[0].name] if alone else dict(sets),
         "command": f"course evaluate detection {command}",
-        "protocol": "; ".join(told.values()) if len(told) == 1 else "; ".join(f"{k}: {v}" for k, v in told.items()),
+        "protocol": _joined({name: _joined({one.name: told[name][one.name] for one in found}) for name in sets}),
         "data": ", ".join(sets),
     }
+
+
+def _joined(told: Mapping[str, str]) -> str:
+    """Return what all say in common, else what each says behind its name."""
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"{name}: {said}" for name, said in told.items())

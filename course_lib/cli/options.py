@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-_DETECTOR = "TinyDetector"
+DETECTORS = ("TinyDetector", "TinySetDetector")
+"""Classes of the book's own detectors, as files name them."""
 SMALLEST_SCALE, LARGEST_SCALE = Fraction(1, 10**6), Fraction(10**9)
 
 
@@ -77,12 +78,12 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def networks() -> list[str]:
     """Return the names of the networks of the book that enlarge pictures."""
-    return [name for name, kind in _shipped().items() if kind != _DETECTOR]
+    return [name for name, kind in _shipped().items() if kind not in DETECTORS]
 
 
 def detectors() -> list[str]:
     """Return the names of the detectors of the book."""
-    return [name for name, kind in _shipped().items() if kind == _DETECTOR]
+    return [name for name, kind in _shipped().items() if kind in DETECTORS]
 
 
 def _shipped() -> dict[str, str | None]:

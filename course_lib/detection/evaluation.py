@@ -1,6 +1,6 @@
-"""How well a detector does on labelled pictures, and what it costs (chapters 16 and 17)."""
+"""How well a detector does on labelled pictures, and what it costs (chapters 16, 17 and 19)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 from typing import Any, Protocol
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_lib.detection.families.ssd.ssd import SSD
-from course_lib.detection.finding import Size, in_pixels, outputs
+from course_lib.detection.coco_names import UNUSED
+from course_lib.detection.detectors import Detector, Size, read, read_all
+from course_lib.detection.finding import bare, in_pixels, outputs
 from course_lib.detection.metrics import Truth, coco_map, duplicates
-from course_lib.detection.prediction import Detections, postprocess
+from course_lib.detection.prediction import Detections
 
 BANDS = (12.0, 24.0)
 """Sides in pixels that part small, medium and large objects in the book's small pictures: roots of areas."""
@@ -37,25 +38,25 @@ class Sample(Protocol):
 
 @torch.no_grad()
 def detect(
-    model: SSD, pictures: Tensor, size: Size | None = None, **settings: Any
+    model: Detector, pictures: Tensor, size: Size | None = None, **settings: Any
 ) -> tuple[list[Detections], list[Detections]]:
     """Return what a detector finds in pictures, and what it is sure of before suppression, on the CPU, in their pixels.
 
     model: in eval mode. pictures: (N, 3, H, W) in [0, 1]. size: (height, width) they are resized to for the network;
-    None: as they are. settings: of `postprocess`.
+    None: as they are. settings: as of `detectors.read`. Where nothing is suppressed, in a set, the second are all boxes
+    of the set of which the detector is sure.
     """
-    said, anchors = outputs(model, pictures, size)
-    whole = settings | {"nms": False, "score": SURE, "top": len(anchors), "most": None}
+    said, seen = outputs(model, pictures, size)
     own = (pictures.shape[-2], pictures.shape[-1])
-    found, sure = (postprocess(said, anchors, **chosen) for chosen in (settings, whole))
+    found, sure = read(model, said, seen, **settings), read_all(model, said, seen, SURE, **settings)
     return [in_pixels(one, own) for one in found], [in_pixels(one, own) for one in sure]
 
 
 def evaluate(
-    model: SSD,
+    model: Detector,
     samples: Iterable[Sample],
     names: tuple[str, ...],
-    size: Size | None = None,
+    size: Size | Callable[[Size], Size] | None = None,
     bands: tuple[float, float] = BANDS,
     batch: int = 25,
     **settings: Any,
@@ -67,12 +68,15 @@ def evaluate(
     "pictures", "objects": how many}. NaN for what there are no objects for. Objects that a sample calls `difficult`,
     bool (n,), do not count.
 
-    names: of the classes. size: what the network sees pictures at, None: as they are. bands: see `BANDS`, in pixels of
-    the pictures as they are. batch: neighbours of one size that are seen at once. settings: of `postprocess`.
+    names: of the classes, label 0 first. size: what the network sees pictures at, or what returns it for a picture's
+    (height, width), such as `finding.looks_at`; None: as they are. bands: see `BANDS`, in pixels of the pictures as
+    they are. batch: neighbours of one size that are seen at once. settings: as of `detectors.read`.
     """
     found, sure, truths = [], [], []
     for some in _batches(samples, batch):
-        kept, before = detect(model, torch.stack([one.image for one in some]), size, **settings)
+        own = (some[0].image.shape[-2], some[0].image.shape[-1])
+        shown = size(own) if callable(size) else size
+        kept, before = detect(model, torch.stack([one.image for one in some]), shown, **settings)
         found += kept
         sure += before
         truths += [Truth(one.boxes, one.labels, getattr(one, "difficult", None)) for one in some]
@@ -81,7 +85,7 @@ def evaluate(
     return {
         **scores,
         "duplicates": duplicates(sure, truths, score=SURE),
-        "per_class": dict(zip(names, by_class, strict=True)),
+        "per_class": {name: value for name, value in zip(names, by_class, strict=True) if name != UNUSED},
         "pictures": len(truths),
         "objects": sum(len(one.labels) - _hard(one) for one in truths),
     }
@@ -97,16 +101,24 @@ def _batches(samples: Iterable[Sample], batch: int) -> Iterator[list[Sample]]:
             yield some
 
 
-@torch.no_grad()
-def multiply_adds(model: SSD, picture: Size | None = None) -> int:
-    """Return the multiplications with additions of all convolutions for one picture of a size; None: the model's own.
+def multiply_adds(model: Detector, picture: Size | None = None) -> int:
+    """Return the multiplications with additions of all products in a detector for one picture of a size.
 
-    What a picture costs in eval mode; the model's mode is as before.
+    Those of convolutions and matrices, of attention both: queries with keys, weights with values. The rows that
+    deformable attention gathers and weights are not counted, nor are norms, softmax and positions. picture: (height,
+    width); None: the detector's own. What a picture costs in eval mode; nothing is computed, and the model is as
+    before. Raises ValueError for a picture that is too small, and for None where the detector has no size of its own.
     """
-    weight, before = next(model.parameters()), model.training
-    height, width = picture or model.picture
-    model.map_sizes((height, width))  # once, and not while it is counted
-    with FlopCounterMode(display=False) as counter:
-        model.eval()(weight.new_zeros(1, 3, height, width))
-    model.train(before)
+    size = picture or model.picture
+    if size is None:
+        raise ValueError(f"picture must be (height, width) for {type(model).__name__}, which has no size of its own")
+    module: Any = model
+    before = module.training
+    module.eval()
+    try:
+        run = bare(model, size)
+        with FlopCounterMode(display=False) as counter:
+            run()
+    finally:
+        module.train(before)
     return int(counter.get_total_flops()) // 2

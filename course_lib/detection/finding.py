@@ -1,79 +1,111 @@
-"""A detector on photographs: at which size it looks, what it finds, and the memory that takes (chapter 16)."""
+"""A detector on photographs: at which size it looks, what it finds, and the memory that takes (chapters 16 and 19)."""
 
 import weakref
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from course_lib.detection.families.ssd.ssd import SSD
-from course_lib.detection.prediction import Detections, postprocess, preprocess
+from course_lib.detection.detectors import Detector, Size, answers_with_set, read
+from course_lib.detection.prediction import Detections, pad, preprocess
 from course_lib.upsampling import output_size
-
-Size = tuple[int, int]
-
-VOC = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
-"""The classes of PASCAL VOC in the order of the public codes, which is the alphabet's."""
+from course_lib.upsampling.grids import check_length
 
 
-def names(model: SSD) -> tuple[str, ...]:
-    """Return what a detector's classes are called, label 0 first.
-
-    Its own `names`; without them those of `VOC` where there are 20 classes, else "class 1", "class 2" and so on.
-    """
-    own = getattr(model, "names", None)
-    if own is not None:
-        return tuple(own)
-    return VOC if model.classes == 1 + len(VOC) else tuple(f"class {k}" for k in range(1, model.classes))
-
-
-def looks_at(model: SSD, picture: Size, scale: Fraction | float | None = None, size: Size | None = None) -> Size:
+def looks_at(model: Detector, picture: Size, scale: Fraction | float | None = None, size: Size | None = None) -> Size:
     """Return (height, width) at which a detector is shown a picture of a size: `size`, or the picture's times `scale`;
-    without both the size that the detector was trained at, whatever that does to the picture's shape.
+    without both the size that the detector was trained at, whatever that does to the picture's shape, or, where that is
+    none, what `fitted` returns for its sides.
 
-    Raises ValueError for both at once and for what is too small for the detector's last map.
+    Raises ValueError for both at once and for what is too small for the last map of a detector that can tell.
     """
     if scale is not None and size is not None:
         raise ValueError(f"scale or size must be None, got {scale} and {size}")
     if scale is not None:
         size = output_size(picture[0], scale), output_size(picture[1], scale)
-    chosen = model.picture if size is None else size
-    model.map_sizes(chosen)
+    line: Any = model
+    chosen = size or model.picture or fitted(picture, line.shorter, line.longer)
+    check_size(model, chosen)
     return chosen
 
 
-def outputs(model: SSD, pictures: Tensor, size: Size | None = None) -> tuple[Mapping[str, Tensor], Tensor]:
-    """Return what a detector says of pictures (N, 3, H, W) in [0, 1], seen at a size, and its anchors there (P, 4).
+def check_size(model: Detector, size: Size) -> None:
+    """Raise ValueError for a picture (height, width) that a detector with `map_sizes` says is too small for it.
+
+    Others say so when they are run, `bare` too.
+    """
+    if hasattr(model, "map_sizes"):
+        model.map_sizes(size)
+
+
+def fitted(picture: Size, shorter: int, longer: int) -> Size:
+    """Return the size (height, width) of a picture whose shorter side becomes `shorter` pixels, or less where the other
+    would be longer than `longer`; its shape stays, to whole pixels.
+
+    Raises TypeError or ValueError for sides that are not whole numbers of at least 1. As DETR is evaluated, with 800
+    and 1333; Carion et al. 2020, section 4.
+    """
+    small, large = sorted((check_length("picture", picture[0]), check_length("picture", picture[1])))
+    least = check_length("shorter", shorter)
+    if large * least > check_length("longer", longer) * small:
+        least = max(1, round(longer * small / large))
+    # the official code keeps a picture whose shorter side is right already
+    return (least, least * large // small) if picture[0] <= picture[1] else (least * large // small, least)
+
+
+def outputs(model: Detector, pictures: Tensor, size: Size | None = None) -> tuple[Mapping[str, Tensor], Size]:
+    """Return what a detector says of pictures (N, 3, H, W) in [0, 1], and the (height, width) at which it saw them.
 
     size: (height, width); None: as they are. All on the detector's device. Raises ValueError for a detector in
     training mode, whose norms would learn from the pictures.
     """
+    images = _prepared(model, pictures, size)
+    return model(images), (images.shape[-2], images.shape[-1])
+
+
+def _prepared(model: Detector, pictures: Tensor, size: Size | None) -> Tensor:
     if model.training:
         raise ValueError("model must be in eval mode, got one in training mode: call model.eval()")
-    weight = next(model.parameters())
-    images = preprocess(pictures.to(weight), size, model.normalisation)
-    said: Mapping[str, Tensor] = model(images)
-    return said, model.anchors((images.shape[-2], images.shape[-1]), device=weight.device)
+    return preprocess(pictures.to(next(model.parameters())), size, model.normalisation)
 
 
 @torch.no_grad()
-def find(model: SSD, pictures: Tensor, size: Size | None = None, **settings: Any) -> list[Detections]:
+def find(model: Detector, pictures: Tensor, size: Size | None = None, **settings: Any) -> list[Detections]:
     """Return what a detector finds in pictures, in their pixels, on the CPU.
 
     model: in eval mode. pictures: (N, 3, H, W) in [0, 1]. size: (height, width) at which it is shown them, as
-    `looks_at` returns it; None: as they are. settings: of `postprocess`.
+    `looks_at` returns it; None: as they are. settings: of `postprocess`, or of `select` for a detector that answers
+    with a set.
     """
-    found = postprocess(*outputs(model, pictures, size), **settings)
+    found = read(model, *outputs(model, pictures, size), **settings)
     return [in_pixels(one, (pictures.shape[-2], pictures.shape[-1])) for one in found]
+
+
+@torch.no_grad()
+def find_together(
+    model: Detector, pictures: Sequence[Tensor], scale: Fraction | float | None = None, **settings: Any
+) -> list[Detections]:
+    """Return what a detector finds in pictures (3, H, W) of any sizes, shown as one batch, in the pixels of each.
+
+    Each is resized as `looks_at` says; smaller ones are padded below and on the right, and the mask tells. A padded
+    picture may be seen a little otherwise than alone: the convolutions of DETR's body see the border, and YOLOS has no
+    use for the mask. Other arguments as of `find`. Raises ValueError where a detector of SSD's line, which reads places
+    of the whole input, would be given pictures of several sizes.
+    """
+    own = [(one.shape[-2], one.shape[-1]) for one in pictures]
+    shown = [_prepared(model, one, looks_at(model, size, scale)) for one, size in zip(pictures, own, strict=True)]
+    if not answers_with_set(model) and len({one.shape for one in shown}) > 1:
+        sizes = ", ".join(f"{one.shape[-2]} x {one.shape[-1]}" for one in shown)
+        raise ValueError(f"pictures must be seen at one size by {type(model).__name__}, got {sizes}")
+    images, mask = pad([one[0] for one in shown])
+    found = read(model, model(images, mask), (images.shape[-2], images.shape[-1]), **settings)
+    return [in_pixels(one, size) for one, size in zip(found, own, strict=True)]
 
 
 def in_pixels(found: Detections, size: Size) -> Detections:
@@ -82,19 +114,37 @@ def in_pixels(found: Detections, size: Size) -> Detections:
     return Detections(found.pixels(size).cpu(), found.scores.cpu(), found.labels.cpu(), anchors)
 
 
-@torch.no_grad()
-def memory(model: SSD, size: Size) -> int:
+def memory(model: Detector, size: Size) -> int:
     """Return how many bytes a detector's intermediate results for one picture (height, width) take at most, in float32.
 
-    Counted without computing: the layers run without numbers. What the convolutions' kernels need besides is not in it.
+    Counted without computing: the layers run without numbers. What the convolutions' kernels need besides is not in
+    it; a matrix of attention is, also where the fast form never holds it whole. Raises ValueError for a picture that is
+    too small.
     """
-    model.map_sizes(size)
-    numbers = (*model.named_parameters(), *model.named_buffers())
-    bare = {name: torch.empty_like(tensor, device="meta") for name, tensor in numbers}
-    meter = _Meter()
+    run, meter = bare(model, size), _Meter()
     with meter:
-        functional_call(model, bare, (torch.empty(1, 3, *size, device="meta"),))
+        run()
     return meter.most
+
+
+def bare(model: Detector, size: Size) -> Callable[[], Mapping[str, Tensor]]:
+    """Return what returns a detector's outputs for one picture (height, width) without any numbers in them: nothing is
+    computed, and the model is as before.
+
+    Its parameters and buffers stand on the meta device meanwhile. Raises ValueError for a picture that is too small,
+    some detectors only when they are run.
+    """
+    check_size(model, size)
+    module = cast(nn.Module, model)
+    numbers = (*module.named_parameters(), *module.named_buffers())
+    without = {name: torch.empty_like(tensor, device="meta") for name, tensor in numbers}
+
+    @torch.no_grad()
+    def run() -> Mapping[str, Tensor]:
+        said: Mapping[str, Tensor] = functional_call(module, without, (torch.empty(1, 3, *size, device="meta"),))
+        return said
+
+    return run
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]

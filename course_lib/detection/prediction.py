@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,6 +77,8 @@ CAFFE = Normalisation((104.0, 117.0, 123.0), (1.0, 1.0, 1.0), scale=255.0, bgr=T
 """Of networks whose bodies were trained in Caffe: blue first, 0 to 255, the mean colour of ImageNet taken away."""
 PLAIN = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 """Of the book's own networks: from -2 to 2."""
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Of DETR's line and what else was trained on ImageNet: the mean colour taken away, by the standard deviation."""
 
 
 def preprocess(pictures: Tensor, size: tuple[int, int] | None, normalisation: Normalisation) -> Tensor:
@@ -99,6 +101,28 @@ def preprocess(pictures: Tensor, size: tuple[int, int] | None, normalisation: No
             wide = batch.to(torch.promote_types(batch.dtype, torch.float32))
             batch = F.interpolate(wide, tuple(size), mode="bilinear", antialias=True).to(batch.dtype)
     return normalisation(batch)
+
+
+def pad(pictures: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return pictures (3, H, W) of any sizes as one batch, and its mask: bool (N, H', W'), True where there is none.
+
+    Pictures, normalised already, lie at the upper left of the largest height and width, zeros below and on the right.
+    Raises TypeError or ValueError for none, for other shapes, and for several dtypes or devices.
+    """
+    if not pictures:
+        raise ValueError("pictures must be at least one, got none")
+    for one in pictures:
+        _check_rgb(one)
+        check_device("pictures", one, "their first", pictures[0])
+        if one.dim() != 3 or one.dtype != pictures[0].dtype:
+            raise ValueError(f"pictures must be (3, H, W) of one dtype, got {tuple(one.shape)} of {one.dtype}")
+    height, width = (max(one.shape[side] for one in pictures) for side in (1, 2))
+    batch = pictures[0].new_zeros(len(pictures), 3, height, width)
+    mask = torch.ones(len(pictures), height, width, dtype=torch.bool, device=batch.device)
+    for place, padding, one in zip(batch, mask, pictures, strict=True):
+        place[:, : one.shape[1], : one.shape[2]] = one
+        padding[: one.shape[1], : one.shape[2]] = False
+    return batch, mask
 
 
 def postprocess(

@@ -14,7 +14,7 @@ from torch import Tensor
 from course_lib import checkpoints, datasets
 from course_lib.cli import detecting, drawing
 from course_lib.cli.errors import Refused
-from course_lib.detection import finding
+from course_lib.detection import detectors, finding
 from course_lib.detection.families.ssd.ssd import SSD
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.detection.prediction import postprocess, preprocess
@@ -204,13 +204,13 @@ def test_labels_hide_no_others_and_stay_inside() -> None:
 def test_names_of_classes() -> None:
     """Oracle: the detector's own, VOC's twenty, or numbers."""
     made = TinyDetector("ssd", ("one", "two"), **SMALL)
-    assert finding.names(made) == ("one", "two")
+    assert detectors.names(made) == ("one", "two")
     del made.names
-    assert finding.names(made) == ("class 1", "class 2")
+    assert detectors.names(made) == ("class 1", "class 2")
     made.classes = 21
-    assert finding.names(made)[:2] == ("aeroplane", "bicycle")
-    assert finding.names(made)[14] == "person"
-    assert sorted(finding.VOC) == list(finding.VOC)
+    assert detectors.names(made)[:2] == ("aeroplane", "bicycle")
+    assert detectors.names(made)[14] == "person"
+    assert sorted(detectors.VOC) == list(detectors.VOC)
 
 
 def test_an_official_file(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_an_official_file(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = read(tmp_path / "boxes.json")
     assert (found["model"], found["pictures"][0]["seen_at"]) == ("ssd300", [300, 300])
-    assert found["classes"] == list(finding.VOC)
+    assert found["classes"] == list(detectors.VOC)
     assert [(one["class"], one["score"]) for one in found["pictures"][0]["boxes"]] == 3 * [("aeroplane", 0.0476)]
 
 

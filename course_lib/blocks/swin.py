@@ -4,7 +4,6 @@ Liu et al. 2021, sections 3.1 to 3.3. Tokens are (N, h * w, C), row by row, besi
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from course_lib.blocks.checks import check_picture
 from course_lib.blocks.patches import PatchEmbedding
 from course_lib.blocks.stochastic_depth import StochasticDepth
 from course_lib.blocks.transformer import FeedForward
+from course_lib.blocks.vit import draw
 from course_lib.blocks.windows import PatchMerging, Size, WindowAttention, as_map
 from course_lib.upsampling.grids import check_length
 
@@ -131,7 +131,7 @@ class Swin(nn.Module):
         self.head: nn.Module | None = None
         if classes is not None:
             self.head = nn.Linear(self.channels[-1], check_length("classes", classes))
-        self.apply(_draw)
+        draw(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes). Raises TypeError or ValueError for other images."""
@@ -154,8 +154,9 @@ class Swin(nn.Module):
     def _stages(self, images: Tensor) -> list[tuple[Tensor, Size]]:
         check_picture(images, "images")
         x, size = self.embedding(images)
+        stages: Any = self.stages
         made = []
-        for stage in self.stages:
+        for stage in stages:
             x = stage(x, size)
             made.append((x, size))
             if stage.merge is not None:
@@ -163,21 +164,24 @@ class Swin(nn.Module):
         return made
 
 
-swin_nano = partial(Swin, 48, (2, 2, 6, 2), (3, 6, 12, 24))
-"""The body of ViDT-nano; not in Swin's paper. 7,299,634 parameters, without classifier 6,914,634."""
-swin_tiny = partial(Swin, 96, (2, 2, 6, 2), (3, 6, 12, 24))
-"""Swin-T: 28,288,354 parameters."""
-swin_small = partial(Swin, 96, (2, 2, 18, 2), (3, 6, 12, 24))
-"""Swin-S: 49,606,258 parameters."""
-swin_base = partial(Swin, 128, (2, 2, 18, 2), (4, 8, 16, 32))
-"""Swin-B: 87,768,224 parameters."""
+def swin_nano(**options: Any) -> Swin:
+    """Return the body of ViDT-nano, 7,299,634 parameters, 6,914,634 without classifier; options: those of `Swin`."""
+    return Swin(48, (2, 2, 6, 2), (3, 6, 12, 24), **options)
 
 
-def _draw(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def swin_tiny(**options: Any) -> Swin:
+    """Return Swin-T, 28,288,354 parameters; options: those of `Swin`."""
+    return Swin(96, (2, 2, 6, 2), (3, 6, 12, 24), **options)
+
+
+def swin_small(**options: Any) -> Swin:
+    """Return Swin-S, 49,606,258 parameters; options: those of `Swin`."""
+    return Swin(96, (2, 2, 18, 2), (3, 6, 12, 24), **options)
+
+
+def swin_base(**options: Any) -> Swin:
+    """Return Swin-B, 87,768,224 parameters; options: those of `Swin`."""
+    return Swin(128, (2, 2, 18, 2), (4, 8, 16, 32), **options)
 
 
 def _numbers(name: str, given: Any) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from course_lib.detection.families.detr.tiny import TinySetDetector
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.files import atomic_write, data_dir
 from course_lib.official.fitting import check, fit
@@ -25,7 +26,7 @@ from course_lib.super_resolution.rdn import RDN
 from course_lib.super_resolution.san import SAN
 from course_lib.super_resolution.ttsr import TTSR
 
-_KINDS: tuple[type[nn.Module], ...] = (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, TinyDetector)
+_KINDS: tuple[type[nn.Module], ...] = (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, TinyDetector, TinySetDetector)
 MODELS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _KINDS}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from course_lib.official import (
     caffe,
+    deformable,
     detr,
     dsod,
     dssd,
@@ -22,8 +23,12 @@ from course_lib.official import (
     rdn,
     san,
     ssd_family,
+    swin,
     ttsr,
     ttsr_discriminator,
+    vidt,
+    vit,
+    yolos,
 )
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
@@ -90,6 +95,16 @@ _ADAPTERS |= {
     for name, build in dssd.MODELS.items()
 }
 _ADAPTERS |= {name: Adapter(build, detr.rename) for name, build in detr.MODELS.items()}
+_ADAPTERS |= {
+    name: Adapter(build, deformable.rename, fold=deformable.FOLDS[name]) for name, build in deformable.MODELS.items()
+}
+_ADAPTERS |= {name: Adapter(build, swin.rename, fold=swin.without_tables) for name, build in swin.MODELS.items()}
+_ADAPTERS |= {name: Adapter(build, vit.rename) for name, build in vit.MODELS.items()}
+_ADAPTERS |= {name: Adapter(build, yolos.rename) for name, build in yolos.MODELS.items()}
+_ADAPTERS |= {
+    name: Adapter(build, vidt.RENAMES[name], vidt.NEVER_USED, vidt.LEFT_AS_INITIALISED, vidt.fold)
+    for name, build in vidt.MODELS.items()
+}
 
 
 def names() -> list[str]:

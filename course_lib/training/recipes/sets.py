@@ -21,7 +21,7 @@ Batch = tuple[Tensor, list[SetTruth]]
 
 _ARGUMENTS = (
     *("member", "picture", "width", "heads", "feed", "encoder", "decoder", "queries"),
-    *("widths", "cell"),
+    *("widths", "cell", "body_width", "depths", "body_heads", "patch"),
 )
 """Fields that are arguments of `TinySetDetector` under the same names."""
 
@@ -30,8 +30,8 @@ _ARGUMENTS = (
 class SetRecipe(OnScenes, DetectorRecipe):
     """Each object is matched with one query, in every layer; losses of DETR, or of Deformable DETR for sigmoids.
 
-    member, picture, width, heads, feed, encoder, decoder, queries, widths, cell: of `TinySetDetector`. eos: how much
-    "no object" counts among a softmax's classes.
+    member, picture, width, heads, feed, encoder, decoder, queries, widths, cell, body_width, depths, body_heads, patch:
+    of `TinySetDetector`. eos: how much "no object" counts among a softmax's classes.
     """
 
     clip: float | None = 1.0
@@ -45,6 +45,10 @@ class SetRecipe(OnScenes, DetectorRecipe):
     queries: int = 12
     widths: tuple[int, ...] = (16, 24, 32, 48, 64, 64)
     cell: int = 16
+    body_width: int = 64
+    depths: tuple[int, ...] = (4,)
+    body_heads: tuple[int, ...] = (4,)
+    patch: int = 8
     eos: float = 0.1
 
     def __post_init__(self) -> None:

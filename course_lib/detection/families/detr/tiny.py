@@ -8,17 +8,17 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from course_lib.blocks.vit import ViT
 from course_lib.detection.families.detr.bodies import OneMap
 from course_lib.detection.families.detr.detr import DETR
 from course_lib.detection.families.ssd.tiny import STRIDES, PlainBody
+from course_lib.detection.families.yolos.detr_vit import detr_vit
+from course_lib.detection.families.yolos.yolos import YOLOS
 from course_lib.detection.prediction import PLAIN, Normalisation
 from course_lib.upsampling.grids import check_choice, check_length
 
-Member = Literal["detr"]
+Member = Literal["detr", "detr_vit", "yolos"]
 """Who of the line."""
-
-CONVOLUTIONAL = ("detr",)
-"""Members behind a `PlainBody`."""
 
 
 class TinySetDetector(nn.Module):
@@ -30,6 +30,9 @@ class TinySetDetector(nn.Module):
 
     widths: of the `PlainBody` of convolutional members, two convolutions at stride 2 and then the maps; maps that
     nobody reads are not made. cell: stride of the map that "detr" reads.
+
+    body_width, depths, body_heads, patch: of the transformer that is the body of the others; "detr_vit" and "yolos"
+    have one stage, so one depth and one number of heads. Of these, "yolos" has no other layers but its heads.
 
     network: the detector at work. Each argument is kept under its name. Raises TypeError or ValueError for arguments
     out of range.
@@ -48,6 +51,10 @@ class TinySetDetector(nn.Module):
         queries: int = 12,
         widths: Sequence[int] = (16, 24, 32, 48, 64, 64),
         cell: int = 16,
+        body_width: int = 64,
+        depths: Sequence[int] = (4,),
+        body_heads: Sequence[int] = (4,),
+        patch: int = 8,
     ) -> None:
         """Make the member's parts with random weights."""
         super().__init__()
@@ -57,6 +64,11 @@ class TinySetDetector(nn.Module):
         self.width, self.heads, self.feed = width, heads, feed
         self.encoder, self.decoder, self.queries = encoder, decoder, queries
         self.widths, self.cell = _whole("widths", widths, 2 + len(STRIDES)), check_choice_of("cell", cell, STRIDES)
+        self.body_width, self.patch = body_width, patch
+        self.depths, self.body_heads = (
+            _whole(name, value, _STAGES.get(member, 1))
+            for name, value in (("depths", depths), ("body_heads", body_heads))
+        )
         made: Any = self._network()
         self.network: Any = made
         self.classes: int = made.classes
@@ -70,26 +82,36 @@ class TinySetDetector(nn.Module):
         return said
 
     def _network(self) -> nn.Module:
-        return DETR(
-            self._one_map(),
-            self.width,
-            self.heads,
-            self.feed,
-            self.encoder,
-            self.decoder,
-            classes=1 + len(self.names),
-            **self._common(),
-            **_FROM_NOTHING,
-        )
+        softmax = {"queries": self.queries, "classes": 1 + len(self.names)} | self._shown()
+        match self.member:
+            case "yolos":
+                return YOLOS(**self._vit(), learned=self.picture, **softmax)
+            case "detr_vit":
+                body = ViT(**self._vit(), picture=self.picture, classes=None, pooling="mean")
+                return detr_vit(body, **self._layers(), **softmax)
+        return DETR(self._one_map(), **self._layers(), **softmax)
 
-    def _common(self) -> dict[str, Any]:
-        return {"queries": self.queries, "picture": self.picture, "normalisation": PLAIN}
+    def _shown(self) -> dict[str, Any]:
+        return {"picture": self.picture, "normalisation": PLAIN}
+
+    def _layers(self) -> dict[str, Any]:
+        own = {"width": self.width, "heads": self.heads, "hidden": self.feed}
+        return own | {"encoder": self.encoder, "decoder": self.decoder} | _FROM_NOTHING
+
+    def _vit(self) -> dict[str, Any]:
+        return {
+            "width": self.body_width,
+            "depth": self.depths[0],
+            "heads": self.body_heads[0],
+            "patch": self.patch,
+        }
 
     def _one_map(self) -> OneMap:
         maps = 1 + STRIDES.index(self.cell)
         return OneMap(PlainBody(self.widths[: 2 + maps]), self.cell)
 
 
+_STAGES: dict[str, int] = {}
 _FROM_NOTHING: dict[str, Any] = {"dropout": 0.0, "pre_norm": True}
 """What lets a transformer learn from few steps: the norm before each part, and nothing dropped."""
 

@@ -5,6 +5,7 @@ Here are the parts that every detector needs; the networks are in `families`, an
 """
 
 from course_lib.detection.anchors import MAPS, SSD300_VOC, SSD512_VOC, Level, anchors, ssd_levels
+from course_lib.detection.assignment import Costs, SetTruth, hungarian, match_sets, matching_cost
 from course_lib.detection.boxes import (
     area,
     clip,
@@ -30,6 +31,7 @@ from course_lib.detection.metrics import (
 )
 from course_lib.detection.nms import class_nms, nms
 from course_lib.detection.prediction import CAFFE, PLAIN, Detections, Normalisation, postprocess, preprocess
+from course_lib.detection.set_prediction import select
 
 __all__ = [
     "CAFFE",
@@ -38,9 +40,11 @@ __all__ = [
     "SSD300_VOC",
     "SSD512_VOC",
     "VARIANCES",
+    "Costs",
     "Detections",
     "Level",
     "Normalisation",
+    "SetTruth",
     "Targets",
     "Truth",
     "anchors",
@@ -54,15 +58,19 @@ __all__ = [
     "encode",
     "giou",
     "hard_negatives",
+    "hungarian",
     "iou",
     "is_valid",
     "match",
     "match_detections",
+    "match_sets",
+    "matching_cost",
     "multibox_loss",
     "nms",
     "postprocess",
     "precision_recall",
     "preprocess",
+    "select",
     "smooth_l1",
     "ssd_levels",
     "targets",

@@ -109,7 +109,7 @@ def matching_cost(
     logits: (N, Q, C); boxes: (N, Q, 4) cxcywh, normalised; truths: one for each picture. With p the probability of
     the object's class (not its logarithm, so that it is of the size of the other two):
 
-        costs.classes * -p + costs.boxes * |b - b'|_1 - costs.giou * GIoU(b, b')
+        costs.classes * -p + costs.boxes * L1(b, b') - costs.giou * GIoU(b, b')
 
     p is the softmax over all columns (the last one is "no object"). `focal`: sigmoid instead, and in place of -p the
     focal loss of saying yes less that of saying no, alpha (1 - p)^gamma (-log p) - (1 - alpha) p^gamma (-log(1 - p)).
@@ -188,10 +188,10 @@ def layer_costs(
             cost = ((1 - alpha) * p**gamma * (1 - p + _TINY).log() - yes) * costs.classes
         else:
             cost = (chosen - logits.logsumexp(-1)[:, picture]).exp_() * -costs.classes
-        found = boxes.movedim(-1, 0)[:, :, picture]  # (4, L, T, Q): each coordinate in one piece
-        cost += (found - wanted.T[:, None, :, None]).abs_().sum(0) * costs.boxes
-        corners = box.to_xyxy(found.movedim(0, -1))
-        shared = box.giou(box.to_xyxy(wanted)[:, None], corners)[..., 0, :]
+        both = torch.cat([boxes, box.to_xyxy(boxes)], -1)
+        found = both.movedim(-1, 0)[:, :, picture]  # (8, L, T, Q): each number of a box in one piece
+        cost += (found[:4] - wanted.T[:, None, :, None]).abs_().sum(0) * costs.boxes
+        shared = box.giou(box.to_xyxy(wanted)[:, None], found[4:].movedim(0, -1))[..., 0, :]
         return cost.sub_(shared, alpha=costs.giou)
 
 
@@ -254,7 +254,7 @@ def _refuse(groups: Sequence[tuple[Tensor, Tensor, Packed]]) -> None:
 
 
 def layer_of(outputs: Mapping[str, Tensor], prefix: str = "") -> tuple[Tensor, Tensor]:
-    """Return the logits and boxes of a detector's outputs; `prefix`: "aux_" or "proposal_"."""
+    """Return the logits and boxes of a detector's outputs; `prefix`: of the names of other layers."""
     if not isinstance(outputs, Mapping):
         raise TypeError(f"outputs must be a mapping with logits and boxes, got {type(outputs).__name__}")
     names = (f"{prefix}logits", f"{prefix}boxes")

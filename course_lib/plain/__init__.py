@@ -18,6 +18,15 @@ from course_lib.plain.san import (
     newton_schulz_loop,
     non_local_loop,
 )
+from course_lib.plain.sets import (
+    focal_loss,
+    giou_pair,
+    match_brute_force,
+    match_greedy,
+    match_one_matrix,
+    matching_cost_loop,
+    set_losses_loop,
+)
 from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain, source_channel
 
 __all__ = [
@@ -29,9 +38,15 @@ __all__ = [
     "convolve_transposed",
     "covariance_by_matrix",
     "eigen_sqrt",
+    "focal_loss",
+    "giou_pair",
     "iou_loop",
     "liif_plain",
+    "match_brute_force",
+    "match_greedy",
     "match_loop",
+    "match_one_matrix",
+    "matching_cost_loop",
     "multibox_loop",
     "newton_schulz_loop",
     "nms_loop",
@@ -40,6 +55,7 @@ __all__ = [
     "pixel_unshuffle_plain",
     "resample_row",
     "resize_plain",
+    "set_losses_loop",
     "source_channel",
     "source_coordinate",
 ]

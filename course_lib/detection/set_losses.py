@@ -66,8 +66,8 @@ def set_losses(
 
     outputs: "logits" (N, Q, C), "boxes" (N, Q, 4) cxcywh; with "aux_logits" (L, N, Q, C), "aux_boxes" also
     "aux_classes", "aux_boxes", "aux_giou" and "aux_cardinality", (L,), each layer with a matching of its own; with
-    "proposal_logits" (N, S, C), "proposal_boxes" also "proposal_classes" and so on (two stages: there all labels are 0).
-    truths: one for each picture.
+    "proposal_logits" (N, S, C), "proposal_boxes" also "proposal_classes" and so on (two stages, where all labels are
+    0). truths: one for each picture.
 
     classes: cross-entropy, where unmatched queries are to say the last column, "no object", which counts `eos`: a mean
     by weight. `focal`: sigmoid focal loss with `alpha` and `gamma` of all queries and classes, summed over `count`.

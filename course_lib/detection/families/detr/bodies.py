@@ -51,3 +51,31 @@ def resnet_body(blocks: Sequence[int] = RESNET50, dilated: bool = False, width: 
         parameter.requires_grad_(not name.startswith(("conv1.", "layer1.")))
     whole = 2 ** (len(blocks) + 1)
     return OneMap(network, whole // 2 if dilated else whole, f"layer{len(blocks)}")
+
+
+class SeveralMaps(nn.Module):
+    """Several maps of a network: pictures (N, 3, H, W) -> list of maps (N, channels, h, w), the finest first.
+
+    network, layers: as of `OneMap`, one layer for each map. strides: pixels between neighbouring cells of each. Raises
+    TypeError or ValueError as `OneMap` does, and where layers and strides differ in number.
+    """
+
+    def __init__(self, network: nn.Module, strides: Sequence[int], layers: Sequence[int | str]) -> None:
+        """Keep the network."""
+        super().__init__()
+        if not layers or len(layers) != len(strides):
+            raise ValueError(f"strides must be one for each of the layers {tuple(layers)}, got {tuple(strides)}")
+        several = [OneMap(network, stride, layer) for stride, layer in zip(strides, layers, strict=True)]
+        if len({isinstance(layer, str) for layer in layers}) > 1:
+            raise TypeError(f"layers must be all places or all names, got {tuple(layers)}")
+        self.network, self.layers = network, tuple(layers)
+        self.channels = tuple(one.channels for one in several)
+        self.strides = tuple(one.stride for one in several)
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        """Return the maps."""
+        network: Any = self.network
+        if isinstance(self.layers[0], str):
+            return list(network.maps(pictures, list(self.layers)))
+        maps: Sequence[Tensor] = network(pictures)
+        return [maps[place] for place in self.layers if not isinstance(place, str)]

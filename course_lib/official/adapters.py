@@ -32,6 +32,7 @@ from course_lib.official import (
 )
 from course_lib.official.fitting import Misfit, fit
 from course_lib.official.reading import read, unwrap
+from course_lib.official.undrawn import Undrawn
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ _ADAPTERS |= {
 }
 _ADAPTERS |= {name: Adapter(build, swin.rename, fold=swin.without_tables) for name, build in swin.MODELS.items()}
 _ADAPTERS |= {name: Adapter(build, vit.rename) for name, build in vit.MODELS.items()}
+_ADAPTERS |= {name: Adapter(build, vit.rename_flax, fold=vit.fold_flax) for name, build in vit.FLAX.items()}
 _ADAPTERS |= {name: Adapter(build, yolos.rename) for name, build in yolos.MODELS.items()}
 _ADAPTERS |= {
     name: Adapter(build, vidt.RENAMES[name], vidt.NEVER_USED, vidt.LEFT_AS_INITIALISED, vidt.fold)
@@ -135,7 +137,7 @@ def load(name: str, weights: Mapping[str, Any] | str | os.PathLike[str]) -> nn.M
     for key in state:
         if key not in unused and (other := ours.setdefault(chosen.rename(key), key)) != key:
             raise Misfit(f"these are not the weights of {name}: {other} and {key} both become {chosen.rename(key)}")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Undrawn():  # what is drawn otherwise still leaves the caller's numbers
         model = chosen.build().to(next(iter(state.values())).device)
     renamed: dict[str, Tensor] = {our: state[key] for our, key in ours.items()}
     fit(model, renamed, name, official=ours, may_be_absent=chosen.left_as_initialised)

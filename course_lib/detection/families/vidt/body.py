@@ -96,6 +96,11 @@ class RAMBody(nn.Module):
             )
         if not set(cross_stages) <= set(range(stages)):
             raise ValueError(f"cross_stages must be of 0 to {stages - 1}, got {sorted(cross_stages)}")
+        for stage in sorted(cross_stages):
+            if width * 2**stage % 4:
+                raise ValueError(
+                    f"width must be a multiple of 4 in cross_stages, got {width * 2**stage} in stage {stage}"
+                )
         for depth in depths:
             check_length("depths", depth)
         self.window, self.patch, self.cross_stages = window, patch, frozenset(cross_stages)
@@ -106,7 +111,8 @@ class RAMBody(nn.Module):
         self.embedding = PatchEmbedding(patch, width, norm=True, pad=True)
         self.det_tokens = nn.Parameter(torch.empty(1, check_length("dets", dets), width))
         self.det_positions = nn.Parameter(torch.empty(1, dets, check_length("positions", positions)))
-        drops = torch.linspace(0, check_share("drop", drop), sum(depths)).tolist()
+        steps = max(1, sum(depths) - 1)
+        drops = [check_share("drop", drop) * place / steps for place in range(sum(depths))]
         self.stages = nn.ModuleList()
         for after, own, depth, count in zip((*widths[1:], extra), widths, depths, heads, strict=True):
             self.stages.append(RAMStage(own, count, window, drops[:depth], after, positions))

@@ -70,7 +70,11 @@ class RAMBlock(SwinBlock):
         """
         if det_positions is None:
             return super().forward(x, size)
-        normed, count = self.norm1(x), size[0] * size[1]
+        count = size[0] * size[1]
+        if x.dim() != 3 or x.shape[1] != count + det_positions.shape[1]:
+            expected = f"{size[0]} * {size[1]} patches and {det_positions.shape[1]} [DET] tokens"
+            raise ValueError(f"x must be (N, tokens, C) with {expected}, got {tuple(x.shape)}")
+        normed = self.norm1(x)
         patches, dets = normed[:, :count], normed[:, count:] + self.det_position(det_positions)
         windows = self.windows.over_map(as_map("x", patches, size), self.shift_of(size)).flatten(1, 2)
         seen = None if positions is None else patches + positions  # neither shifted nor grown to whole windows

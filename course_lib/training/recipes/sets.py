@@ -20,8 +20,8 @@ Batch = tuple[Tensor, list[SetTruth]]
 """Pictures (N, 3, H, W) in [0, 1], and what is in each."""
 
 _ARGUMENTS = (
-    *("member", "picture", "width", "heads", "feed", "encoder", "decoder", "queries"),
-    *("widths", "cell", "body_width", "depths", "body_heads", "patch"),
+    *("member", "picture", "queries", "width", "heads", "feed", "encoder", "decoder", "points"),
+    *("widths", "cell", "levels", "body_width", "depths", "body_heads", "patch", "window"),
 )
 """Fields that are arguments of `TinySetDetector` under the same names."""
 
@@ -30,25 +30,28 @@ _ARGUMENTS = (
 class SetRecipe(OnScenes, DetectorRecipe):
     """Each object is matched with one query, in every layer; losses of DETR, or of Deformable DETR for sigmoids.
 
-    member, picture, width, heads, feed, encoder, decoder, queries, widths, cell, body_width, depths, body_heads, patch:
-    of `TinySetDetector`. eos: how much "no object" counts among a softmax's classes.
+    eos: how much "no object" counts among a softmax's classes. The other fields of its own are arguments of
+    `TinySetDetector`.
     """
 
     clip: float | None = 1.0
     rate: float = 5e-4
     member: Member = "detr"
+    queries: int = 12
     width: int = 64
     heads: int = 4
     feed: int = 128
     encoder: int = 2
     decoder: int = 3
-    queries: int = 12
+    points: int = 4
     widths: tuple[int, ...] = (16, 24, 32, 48, 64, 64)
     cell: int = 16
+    levels: int = 3
     body_width: int = 64
     depths: tuple[int, ...] = (4,)
     body_heads: tuple[int, ...] = (4,)
     patch: int = 8
+    window: int = 4
     eos: float = 0.1
 
     def __post_init__(self) -> None:

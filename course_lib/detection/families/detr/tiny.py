@@ -9,30 +9,38 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from course_lib.blocks.vit import ViT
-from course_lib.detection.families.detr.bodies import OneMap
+from course_lib.detection.families.detr.bodies import OneMap, SeveralMaps
+from course_lib.detection.families.detr.deformable import DeformableDETR
 from course_lib.detection.families.detr.detr import DETR
 from course_lib.detection.families.ssd.tiny import STRIDES, PlainBody
+from course_lib.detection.families.vidt.body import RAMBody
+from course_lib.detection.families.vidt.vidt import ViDT
 from course_lib.detection.families.yolos.detr_vit import detr_vit
 from course_lib.detection.families.yolos.yolos import YOLOS
 from course_lib.detection.prediction import PLAIN, Normalisation
 from course_lib.upsampling.grids import check_choice, check_length
 
-Member = Literal["detr", "detr_vit", "yolos"]
-"""Who of the line."""
+Member = Literal["detr", "deformable", "refine", "two_stage", "detr_vit", "yolos", "vidt", "vidt_no_neck"]
+"""Who of the line; "deformable" without and "refine" with refinement of boxes, "two_stage" with proposals besides."""
+
+GROUPS = 8
+"""Groups of the norms behind projections: `width` is a multiple of it."""
 
 
 class TinySetDetector(nn.Module):
     """A member of DETR's line for small pictures, with a few hundred thousand parameters.
 
     member: see `Member`. names: of the classes, label 0 first. picture: (height, width) it is trained on; others run
-    too. width, heads, encoder, decoder: of the transformer; feed: hidden channels of its feed-forward layers. queries:
-    how many objects can be found.
+    too. queries: how many objects can be found. width: of what stands behind the body, with heads, feed (hidden
+    channels of feed-forward layers), encoder and decoder (layers), points (of deformable attention), as far as a member
+    has them.
 
-    widths: of the `PlainBody` of convolutional members, two convolutions at stride 2 and then the maps; maps that
-    nobody reads are not made. cell: stride of the map that "detr" reads.
+    widths: of the `PlainBody` of the first four, two convolutions at stride 2 and then the maps. "detr" reads the map
+    with stride `cell`, and deeper ones are not made; the other three read the `levels` deepest.
 
-    body_width, depths, body_heads, patch: of the transformer that is the body of the others; "detr_vit" and "yolos"
-    have one stage, so one depth and one number of heads. Of these, "yolos" has no other layers but its heads.
+    The others have a transformer for a body: body_width, depths, body_heads, patch, and in ViDT window, as of `ViT` and
+    `RAMBody`; a ViT has one depth and one number of heads, ViDT one for each stage (the second of them and later ones
+    give maps, and one more follows). Of ViDT the last stage's tokens read the patches.
 
     network: the detector at work. Each argument is kept under its name. Raises TypeError or ValueError for arguments
     out of range.
@@ -43,32 +51,37 @@ class TinySetDetector(nn.Module):
         member: Member = "detr",
         names: Sequence[str] = ("disc", "square", "triangle"),
         picture: tuple[int, int] = (64, 64),
+        queries: int = 12,
         width: int = 64,
         heads: int = 4,
         feed: int = 128,
         encoder: int = 2,
         decoder: int = 3,
-        queries: int = 12,
+        points: int = 4,
         widths: Sequence[int] = (16, 24, 32, 48, 64, 64),
         cell: int = 16,
+        levels: int = 3,
         body_width: int = 64,
         depths: Sequence[int] = (4,),
         body_heads: Sequence[int] = (4,),
         patch: int = 8,
+        window: int = 4,
     ) -> None:
         """Make the member's parts with random weights."""
         super().__init__()
         check_choice("member", member, Member)
         check_names(names)
-        self.member, self.names, self.picture = member, tuple(names), _pair(picture)
-        self.width, self.heads, self.feed = width, heads, feed
-        self.encoder, self.decoder, self.queries = encoder, decoder, queries
-        self.widths, self.cell = _whole("widths", widths, 2 + len(STRIDES)), check_choice_of("cell", cell, STRIDES)
-        self.body_width, self.patch = body_width, patch
-        self.depths, self.body_heads = (
-            _whole(name, value, _STAGES.get(member, 1))
-            for name, value in (("depths", depths), ("body_heads", body_heads))
-        )
+        self.member, self.names, self.queries = member, tuple(names), queries
+        height, wide = check_several("picture", picture, 2)
+        self.picture = height, wide
+        self.width, self.heads, self.feed = check_length("width", width), heads, feed
+        self.encoder, self.decoder, self.points = encoder, decoder, points
+        self.widths = check_several("widths", widths, 2 + len(STRIDES))
+        self.cell, self.levels = _one_of("cell", cell, STRIDES), check_length("levels", levels)
+        self.body_width, self.patch, self.window = body_width, patch, window
+        self.depths, self.body_heads = check_several("depths", depths), check_several("body_heads", body_heads)
+        if width % GROUPS:
+            raise ValueError(f"width must be a multiple of {GROUPS}, got {width}")
         made: Any = self._network()
         self.network: Any = made
         self.classes: int = made.classes
@@ -77,43 +90,74 @@ class TinySetDetector(nn.Module):
         self.normalisation: Normalisation = made.normalisation
 
     def forward(self, images: Tensor, mask: Tensor | None = None, **asked: Any) -> dict[str, Tensor]:
-        """Return what the network says of images (N, 3, H, W), with `mask` (N, H, W) of padding; asked: of it alone."""
+        """Return what the network says of images (N, 3, H, W) and the `mask` (N, H, W) of their padding.
+
+        asked: what else a member takes, such as ViDT's `tokens`.
+        """
         said: dict[str, Tensor] = self.network(images, mask, **asked)
         return said
 
     def _network(self) -> nn.Module:
-        softmax = {"queries": self.queries, "classes": 1 + len(self.names)} | self._shown()
+        count = len(self.names)
+        shown: dict[str, Any] = {"picture": self.picture, "normalisation": PLAIN}
+        softmax: dict[str, Any] = {"classes": count + 1, "queries": self.queries} | shown
         match self.member:
-            case "yolos":
-                return YOLOS(**self._vit(), learned=self.picture, **softmax)
+            case "detr":
+                return DETR(self._one_map(), **self._layers(), **softmax)
             case "detr_vit":
                 body = ViT(**self._vit(), picture=self.picture, classes=None, pooling="mean")
                 return detr_vit(body, **self._layers(), **softmax)
-        return DETR(self._one_map(), **self._layers(), **softmax)
-
-    def _shown(self) -> dict[str, Any]:
-        return {"picture": self.picture, "normalisation": PLAIN}
+            case "yolos":
+                return YOLOS(**self._vit(), learned=self.picture, **softmax)
+            case "vidt" | "vidt_no_neck":
+                return self._vidt(self.member == "vidt", shown)
+        return DeformableDETR(
+            self._maps(),
+            self.levels,
+            self.member != "deformable",
+            self.member == "two_stage",
+            points=self.points,
+            groups=GROUPS,
+            classes=count,
+            queries=self.queries,
+            **self._layers(),
+            **shown,
+        )
 
     def _layers(self) -> dict[str, Any]:
+        """Return a transformer's arguments; the norm stands before each part: what few steps suffice for."""
         own = {"width": self.width, "heads": self.heads, "hidden": self.feed}
-        return own | {"encoder": self.encoder, "decoder": self.decoder} | _FROM_NOTHING
-
-    def _vit(self) -> dict[str, Any]:
-        return {
-            "width": self.body_width,
-            "depth": self.depths[0],
-            "heads": self.body_heads[0],
-            "patch": self.patch,
-        }
+        return own | {"encoder": self.encoder, "decoder": self.decoder, "pre_norm": True, "dropout": 0.0}
 
     def _one_map(self) -> OneMap:
         maps = 1 + STRIDES.index(self.cell)
         return OneMap(PlainBody(self.widths[: 2 + maps]), self.cell)
 
+    def _maps(self) -> SeveralMaps:
+        read = min(self.levels, len(STRIDES))
+        return SeveralMaps(PlainBody(self.widths), STRIDES[-read:], range(len(STRIDES) - read, len(STRIDES)))
 
-_STAGES: dict[str, int] = {}
-_FROM_NOTHING: dict[str, Any] = {"dropout": 0.0, "pre_norm": True}
-"""What lets a transformer learn from few steps: the norm before each part, and nothing dropped."""
+    def _vit(self) -> dict[str, Any]:
+        if len(self.depths) != 1 or len(self.body_heads) != 1:
+            raise ValueError(f"depths and body_heads must be one number each, got {self.depths}, {self.body_heads}")
+        own = {"depth": self.depths[0], "heads": self.body_heads[0], "patch": self.patch}
+        return {"width": self.body_width} | own
+
+    def _vidt(self, neck: bool, shown: dict[str, Any]) -> ViDT:
+        body = RAMBody(
+            self.body_width,
+            self.depths,
+            self.body_heads,
+            self.window,
+            self.patch,
+            dets=self.queries,
+            positions=self.width,
+            cross_stages=(len(self.depths) - 1,),
+            extra=self.width if neck else None,
+        )
+        own: dict[str, Any] = {"layers": self.decoder, "heads": self.heads, "points": self.points, "hidden": self.feed}
+        classes = len(self.names) + (not neck)
+        return ViDT(body, neck, self.width, dropout=0.0, classes=classes, groups=GROUPS, **own, **shown)
 
 
 def check_names(names: Any) -> None:
@@ -124,19 +168,14 @@ def check_names(names: Any) -> None:
         raise ValueError(f"names must be different names, at least one; got {names!r}")
 
 
-def check_choice_of(name: str, value: Any, known: Sequence[int]) -> int:
-    """Return a number that is one of those known; raise ValueError for another."""
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
-    return int(value)
-
-
-def _whole(name: str, values: Any, count: int) -> tuple[int, ...]:
-    if not isinstance(values, list | tuple) or len(values) != count:
-        raise ValueError(f"{name} must be {count} numbers, got {values!r}")
+def check_several(name: str, values: Any, count: int | None = None) -> tuple[int, ...]:
+    """Return whole numbers >= 1 as a tuple; raise TypeError or ValueError for others, and for another `count`."""
+    if not isinstance(values, list | tuple) or not values or (count and len(values) != count):
+        raise ValueError(f"{name} must be {count or 'some'} numbers, got {values!r}")
     return tuple(check_length(name, value) for value in values)
 
 
-def _pair(picture: Any) -> tuple[int, int]:
-    height, width = _whole("picture", picture, 2)
-    return height, width
+def _one_of(name: str, value: Any, known: Sequence[int]) -> int:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value!r}")
+    return int(value)

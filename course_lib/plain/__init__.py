@@ -1,5 +1,6 @@
 """The forms one sees through: shown in chapters, oracles in tests, never called by models."""
 
+from course_lib.plain.attention import attention_loop, multi_head_loop, sine_loop
 from course_lib.plain.convolution import convolve, convolve_transposed
 from course_lib.plain.detection import (
     anchors_loop,
@@ -32,6 +33,7 @@ from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain,
 __all__ = [
     "W",
     "anchors_loop",
+    "attention_loop",
     "average_precision_loop",
     "centring_matrix",
     "convolve",
@@ -47,6 +49,7 @@ __all__ = [
     "match_loop",
     "match_one_matrix",
     "matching_cost_loop",
+    "multi_head_loop",
     "multibox_loop",
     "newton_schulz_loop",
     "nms_loop",
@@ -56,6 +59,7 @@ __all__ = [
     "resample_row",
     "resize_plain",
     "set_losses_loop",
+    "sine_loop",
     "source_channel",
     "source_coordinate",
 ]

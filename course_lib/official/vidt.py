@@ -71,7 +71,8 @@ def fold(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         first = name.removeprefix("transformer.decoder.") if name.startswith(_TWICE) else name
         other = kept.setdefault(first, tensor)
         if other.shape != tensor.shape or not (tensor.is_meta or torch.equal(other, tensor)):
-            raise Misfit(f"these are not the weights of a ViDT: {first} and {name} must be the same tensor")
+            both = f"{first} and transformer.decoder.{first}"
+            raise Misfit(f"these are not the weights of a ViDT: {both} must be the same tensor")
     return kept
 
 

@@ -103,7 +103,7 @@ class RAMBody(nn.Module):
                 )
         for depth in depths:
             check_length("depths", depth)
-        self.window, self.patch, self.cross_stages = window, patch, frozenset(cross_stages)
+        self.window, self.patch, self.cross_stages, self.extra = window, patch, frozenset(cross_stages), extra
         widths = [width * 2**k for k in range(stages)]
         self.stride = patch * 2 ** (stages - (extra is None))
         self.channels = (*widths[1:], *(() if extra is None else (extra,)))

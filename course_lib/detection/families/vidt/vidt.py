@@ -79,6 +79,10 @@ class ViDT(nn.Module):
             for head in cast(Iterable[nn.Linear], self.class_heads):
                 nn.init.constant_(head.bias, -math.log((1 - _RARE) / _RARE))
         else:
+            if body.extra:
+                raise ValueError(f"body must have extra=None where there is no neck, got {body.extra}")
+            # nobody reads the patches of the last block, so that their biases alone would have no gradient
+            cast(Any, body.stages[-1]).blocks[-1].windows.table.requires_grad_(False)
             self.project = Projection(body.width, width, groups)
             self.class_head, self.box_head = MLP(width, width, self.classes, 3), MLP(width, width, 4, 3)
 

@@ -35,8 +35,8 @@ def reach(size: Size, window: int, blocks: int, start: tuple[int, int], shifted:
     """Return which tokens of a map have something of one token after 0, 1, ..., `blocks` blocks: bool (k + 1, h, w).
 
     Flood fill: in a block all tokens of a window read each other, and every second block displaces its windows by
-    window // 2, unless `shifted` is False. That is also which tokens have sent something to the one. size: (h, w),
-    any; start: (y, x) of the token. Raises TypeError or ValueError by argument.
+    window // 2, unless `shifted` is False. size: (h, w), any; start: (y, x) of the token. Raises TypeError or
+    ValueError by argument.
     """
     h, w = padded(size, 1)
     window, blocks = check_length("window", window), check_length("blocks", blocks, 0)

@@ -211,6 +211,8 @@ class PatchMerging(nn.Module):
         An odd map gets a last row or column of zeros. Raises TypeError or ValueError by argument.
         """
         grid = as_map("x", x, size)
+        if x.shape[2] != self.width:
+            raise ValueError(f"x must have {self.width} channels, got {x.shape[2]}")
         h, w = (n + n % 2 for n in size)
         grid = pad_map(grid, (h, w))
         near = [grid[:, dy::2, dx::2] for dx in (0, 1) for dy in (0, 1)]
@@ -219,8 +221,11 @@ class PatchMerging(nn.Module):
     def reduce(self, x: Tensor) -> Tensor:
         """Return norm and matrix of tokens that have 4 C channels already: (..., 4 C) -> (..., out).
 
-        ViDT gives its [DET] tokens, which have no neighbours, their own channels four times.
+        ViDT gives its [DET] tokens, which have no neighbours, their own channels four times. Raises ValueError for
+        another number of channels.
         """
+        if x.shape[-1] != 4 * self.width:
+            raise ValueError(f"x must have 4 * {self.width} channels, got {x.shape[-1]}")
         result: Tensor = self.reduction(self.norm(x))
         return result
 

@@ -109,14 +109,14 @@ def detect(
       course detect coins.png --model ssd-tiny --scale 0.5 --draw out.png
       course detect photo.jpg --model ssd-tiny --size 64x96 --out boxes.json --draw out.png
       course detect photo.jpg --checkpoint ssd300_mAP_77.43_v2.pth --draw out.png
-      course detect photo.jpg --checkpoint detr-r50-e632da11.pth --score 0.7 --draw out.png
+      course detect photo.jpg --checkpoint detr-r50-e632da11.pth --as detr_r50 --score 0.7 --draw out.png
       course detect smears --model ssd-tiny-bccd --out boxes.json --draw drawn
 
     Without --out and --draw what was found is printed. The detectors of the book know what they were trained on: discs,
     squares and triangles, or cells under a microscope. They take pictures of any size, and find objects that are as
     large there as in their training; --scale and --size bring a photograph there. Official checkpoints of DETR and its
-    descendants know COCO's 80 classes, and see a photograph with its shorter side at 800 pixels (the smallest YOLOS:
-    512) but the longer at most 1333. A photograph of 12 megapixels at
+    descendants know COCO's 80 classes, and see a photograph with its shorter side at 800 pixels but the longer at most
+    1333 (the smallest YOLOS: 512 and 853). A photograph of 12 megapixels at
     --scale 1 takes about 2 GB of memory with ssd-tiny; what does not fit is refused before it begins.
 
     The JSON has {"model", "sha256" of its file, "classes", "settings", "pictures": [{"file", "width", "height",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from course_lib.cli.errors import Refused
@@ -12,6 +13,7 @@ from course_lib.datasets import UnreadableAnnotation, read_coco, read_picture, r
 from course_lib.datasets.annotations import Annotation
 from course_lib.datasets.bccd import BCCD, CLASSES
 from course_lib.datasets.scenes import Scenes
+from course_lib.detection.coco_names import UNUSED
 from course_lib.detection.evaluation import BANDS, Sample
 from course_lib.training.detectors import SCENES, ShownScenes
 from course_lib.training.recipes.segmentation import HELD_OUT_SEED
@@ -114,7 +116,8 @@ def _voc(folder: Path, classes: Sequence[str], from_zero: bool) -> Set:
     files = next((some for name in _ANNOTATIONS if (some := sorted((folder / name).glob("*.xml")))), [])
     if not files:
         raise Refused(f"{folder} has no .xml file, and none in Annotations; a folder as PASCAL VOC has it is measured")
-    said = [read_voc(file, classes, one_based=not from_zero) for file in files]
+    used, places = _used(classes)
+    said = [_relabelled(read_voc(file, used, one_based=not from_zero), places) for file in files]
     found = {path.stem: path for name in reversed(_IMAGES) for path in _pictures(folder / name)}
     missing = [one.name for one in said if one.name not in found]
     if missing:
@@ -130,13 +133,24 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _coco(file: Path, classes: Sequence[str], images: Path | None) -> Set:
-    said, _ = read_coco(file, classes)
+    used, places = _used(classes)
+    said = [_relabelled(one, places) for one in read_coco(file, used)[0]]
     folder = images or file.parent
     paths = [folder / one.name for one in said]
     missing = [path for path in paths if not path.is_file()]
     if missing or not paths:
         raise Refused(f"{missing[0]} is not there; --images names the folder" if paths else f"{file} has no pictures")
     return _files(file, classes, said, paths, "JSON of COCO")
+
+
+def _used(classes: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Return the names that a file may use, and the detector's label of each: COCO's numbers leave some out."""
+    places = [place for place, name in enumerate(classes) if name != UNUSED]
+    return [classes[place] for place in places], torch.tensor(places)
+
+
+def _relabelled(said: Annotation, places: Tensor) -> Annotation:
+    return replace(said, labels=places[said.labels])
 
 
 def _files(path: Path, classes: Sequence[str], said: list[Annotation], paths: list[Path], kind: str) -> Set:

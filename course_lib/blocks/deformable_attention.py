@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.blocks.deformable_sampling import Sampled
 from course_lib.upsampling.grids import check_length
 
 Size = tuple[int, int]
@@ -17,37 +18,35 @@ def deformable_attention(value: Tensor, shapes: Sequence[Size], locations: Tenso
 
     value: (N, S, heads, d), the places of all maps, row by row, one map behind the other. shapes: (height, width) of
     each. locations: (N, Q, heads, levels, points, 2), (x, y) in parts of each map; beyond its edges it is 0. weights:
-    (N, Q, heads, levels, points). Gradients go to value, locations and weights. Raises ValueError for shapes that do
-    not fit each other. Zhu et al. 2021, equation 3 without its two projections.
+    (N, Q, heads, levels, points). Half precision is computed in float32. Gradients go to value, locations and weights,
+    and cannot be differentiated again. Raises TypeError or ValueError for tensors that do not fit each other. Zhu et
+    al. 2021, equation 3 without its two projections; the textbook form is
+    `course_lib.plain.deformable_attention_grid_sample`.
     """
-    index, factors = _corners(shapes, locations, weights, value.shape)
-    table = value.reshape(-1, value.shape[3])
-    rows = F.embedding_bag(index, table, mode="sum", per_sample_weights=factors)
-    return rows.reshape(*locations.shape[:2], -1)
+    _check(value, shapes, locations, weights)
+    dtype = torch.promote_types(torch.promote_types(value.dtype, locations.dtype), torch.float32)
+    apply: Any = Sampled.apply
+    found: Tensor = apply(value.to(dtype), locations.to(dtype), weights.to(dtype), tuple(shapes))
+    return found.to(value.dtype)
 
 
-def _corners(shapes: Sequence[Size], locations: Tensor, weights: Tensor, of: torch.Size) -> tuple[Tensor, Tensor]:
-    batch, places, heads, _ = of
-    sizes = locations.new_tensor([(width, height) for height, width in shapes])[:, None]
-    place = locations * sizes - 0.5
-    low = place.detach().floor()
-    part = place - low
-    first = torch.tensor([0, *(h * w for h, w in shapes[:-1])]).cumsum(0).to(locations.device)[:, None]
-    row = torch.arange(batch, device=locations.device).view(-1, 1, 1, 1, 1) * places
-    head = torch.arange(heads, device=locations.device).view(-1, 1, 1)
-    wide = sizes.long()
-    index, factors = [], []
-    for right in (0, 1):
-        for down in (0, 1):
-            x, y = (low[..., 0] + right).long(), (low[..., 1] + down).long()
-            inside = (x >= 0) & (y >= 0) & (x < wide[..., 0]) & (y < wide[..., 1])
-            along = part[..., 0] if right else 1 - part[..., 0]
-            across = part[..., 1] if down else 1 - part[..., 1]
-            at = (row + first + y * wide[..., 0] + x) * heads + head
-            index.append(torch.where(inside, at, 0))
-            factors.append(torch.where(inside, along * across * weights, 0.0))
-    shape = (batch * locations.shape[1] * heads, -1)
-    return torch.stack(index, -1).reshape(shape), torch.stack(factors, -1).reshape(shape)
+def _check(value: Tensor, shapes: Sequence[Size], locations: Tensor, weights: Tensor) -> None:
+    for name, x in (("value", value), ("locations", locations), ("weights", weights)):
+        given: Any = x
+        if not isinstance(given, Tensor) or not given.is_floating_point():
+            came = given.dtype if isinstance(given, Tensor) else type(given).__name__
+            raise TypeError(f"{name} must be a floating point torch.Tensor, got {came}")
+    if value.dim() != 4:
+        raise ValueError(f"value must be (N, S, heads, d), got {tuple(value.shape)}")
+    batch, places, heads, _ = value.shape
+    if not shapes or any(min(shape) < 1 for shape in shapes) or sum(h * w for h, w in shapes) != places:
+        raise ValueError(f"shapes must be (height, width) of maps with {places} places together, got {list(shapes)}")
+    known = (batch, heads, len(shapes), 2)
+    if locations.dim() != 6 or tuple(locations.shape[k] for k in (0, 2, 3, 5)) != known:
+        wanted = f"({batch}, Q, {heads}, {len(shapes)}, points, 2)"
+        raise ValueError(f"locations must be {wanted}, got {tuple(locations.shape)}")
+    if weights.shape != locations.shape[:-1]:
+        raise ValueError(f"weights must be {tuple(locations.shape[:-1])} as locations, got {tuple(weights.shape)}")
 
 
 class DeformableAttention(nn.Module):

@@ -11,6 +11,7 @@ from course_lib.plain.detection import (
     nms_loop,
 )
 from course_lib.plain.liif import liif_plain
+from course_lib.plain.ram import ram_attention_masked, ram_mask
 from course_lib.plain.resampling import W, resample_row, resize_plain, source_coordinate
 from course_lib.plain.san import (
     centring_matrix,
@@ -29,6 +30,7 @@ from course_lib.plain.sets import (
     set_losses_loop,
 )
 from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain, source_channel
+from course_lib.plain.windows import merge_loop, window_attention_masked, window_bias_loop
 
 __all__ = [
     "W",
@@ -49,6 +51,7 @@ __all__ = [
     "match_loop",
     "match_one_matrix",
     "matching_cost_loop",
+    "merge_loop",
     "multi_head_loop",
     "multibox_loop",
     "newton_schulz_loop",
@@ -56,10 +59,14 @@ __all__ = [
     "non_local_loop",
     "pixel_shuffle_plain",
     "pixel_unshuffle_plain",
+    "ram_attention_masked",
+    "ram_mask",
     "resample_row",
     "resize_plain",
     "set_losses_loop",
     "sine_loop",
     "source_channel",
     "source_coordinate",
+    "window_attention_masked",
+    "window_bias_loop",
 ]

@@ -35,8 +35,10 @@ class DETR(nn.Module):
     trained at, or None: sides are then `shorter` to at most `longer`. normalisation: makes the input of pictures in
     [0, 1].
 
-    Without padding a picture's results do not depend on the others of its batch. Padded by others it gives other
-    results than alone, as the official code does: cells at the border see zeros, and padding counts in the map's size.
+    Without padding a picture's results do not depend on the others of its batch. Padded to their size it gives other
+    results than alone, as officially: attention does not read the padding and positions do not count it, but the body's
+    convolutions see it from the cells at the border.
+
     Raises TypeError or ValueError for arguments that are none. Carion et al., "End-to-End Object Detection with
     Transformers", 2020.
     """
@@ -69,9 +71,12 @@ class DETR(nn.Module):
         channels, stride = (_told(body, name) for name in ("channels", "stride"))
         self.body, self.stride = body, stride
         self.queries, self.classes = check_length("queries", queries), check_length("classes", classes, 2)
-        self.picture, self.shorter, self.longer = picture, check_length("shorter", shorter), longer
+        self.picture, self.shorter = picture, check_length("shorter", shorter)
+        self.longer = check_length("longer", longer, shorter)
         self.normalisation = normalisation
-        self.project = nn.Conv2d(channels, check_length("width", width, 4), 1)
+        if check_length("width", width, 4) % 4:
+            raise ValueError(f"width must be a multiple of 4, a sine and a cosine of x and of y, got {width}")
+        self.project = nn.Conv2d(channels, width, 1)
         self.positions = LearnedPositions(width) if positions == "learned" else partial(sine, width=width)
         self.encoder = Encoder(encoder, width, heads, hidden, dropout, pre_norm, activation)
         self.decoder = Decoder(decoder, width, heads, hidden, dropout, pre_norm, activation)
@@ -83,12 +88,12 @@ class DETR(nn.Module):
                     nn.init.xavier_uniform_(parameter)
 
     def forward(self, images: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-        """Return "logits" (N, Q, classes) and "boxes" (N, Q, 4), cxcywh in [0, 1] of the images; earlier layers' too.
+        """Return "logits" (N, Q, classes) and "boxes" (N, Q, 4), cxcywh in [0, 1], and those of earlier layers.
 
         images: (N, 3, H, W) as `normalisation` returns them, padded with zeros. mask: bool (N, H, W), True for padding;
         None: there is none. "aux_logits" (L - 1, N, Q, classes) and "aux_boxes" are those of the layers before the
-        last, the first layer first; they are missing where there is one layer. Boxes are of the padded size. Raises
-        TypeError or ValueError for other images or masks.
+        last, the first layer first; they are missing where there is one layer. Boxes are in parts of each picture
+        without its padding. Raises TypeError or ValueError for other images or masks.
         """
         _, _, results, _ = self._run(images, mask, weights=False)
         return self._read(results, images.dtype)

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from course_lib.classification import TinyClassifier
 from course_lib.detection.families.detr.tiny import TinySetDetector
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.files import atomic_write, data_dir
@@ -26,7 +27,8 @@ from course_lib.super_resolution.rdn import RDN
 from course_lib.super_resolution.san import SAN
 from course_lib.super_resolution.ttsr import TTSR
 
-_KINDS: tuple[type[nn.Module], ...] = (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, TinyDetector, TinySetDetector)
+_SMALL: tuple[type[nn.Module], ...] = (TinyClassifier, TinyDetector, TinySetDetector)
+_KINDS: tuple[type[nn.Module], ...] = (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, *_SMALL)
 MODELS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _KINDS}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""
 

@@ -1,0 +1,129 @@
+"""Small classifiers that differ in what they take for granted of pictures: convolution, windows, nothing (chapter 21).
+
+Their bodies are those of the small detectors, which begin from them: nobody trains a detector's body from nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.blocks.checks import check_picture
+from course_lib.blocks.swin import Swin
+from course_lib.blocks.vit import ViT
+from course_lib.detection.families.detr.tiny import TinySetDetector, check_names, check_several
+from course_lib.detection.families.ssd.tiny import STRIDES, PlainBody, TinyDetector
+from course_lib.detection.prediction import PLAIN, Normalisation
+from course_lib.upsampling.grids import check_choice
+
+Kind = Literal["conv", "vit", "swin"]
+"""What the body is made of."""
+
+
+class TinyClassifier(nn.Module):
+    """What the one object of a small picture is: pictures (N, 3, H, W), normalised -> logits (N, classes).
+
+    kind: see `Kind`. names: of the classes, label 0 first. picture: (height, width) it is trained on. widths: of the
+    `PlainBody` of "conv". body_width, depths, body_heads, patch, window: of the `ViT` or `Swin` of the others, as of
+    `TinySetDetector`. The head reads the mean over all places of the last map. Each argument is kept under its name.
+    Raises TypeError or ValueError for arguments out of range.
+    """
+
+    def __init__(
+        self,
+        kind: Kind = "conv",
+        names: Sequence[str] = ("disc", "square", "triangle"),
+        picture: tuple[int, int] = (64, 64),
+        widths: Sequence[int] = (16, 24, 32, 48, 64, 64),
+        body_width: int = 64,
+        depths: Sequence[int] = (4,),
+        body_heads: Sequence[int] = (4,),
+        patch: int = 8,
+        window: int = 4,
+    ) -> None:
+        """Make body and head with random weights."""
+        super().__init__()
+        check_choice("kind", kind, Kind)
+        check_names(names)
+        height, width = check_several("picture", picture, 2)
+        self.kind, self.names, self.picture = kind, tuple(names), (height, width)
+        self.widths = check_several("widths", widths, 2 + len(STRIDES))
+        self.body_width, self.patch, self.window = body_width, patch, window
+        self.depths = check_several("depths", depths)
+        self.body_heads = check_several("body_heads", body_heads)
+        self.normalisation: Normalisation = PLAIN
+        self.body = self._body()
+        channels = {"conv": self.widths[-1], "vit": body_width, "swin": body_width << (len(self.depths) - 1)}
+        self.head = nn.Linear(channels[kind], len(self.names))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits. Raises TypeError or ValueError for other images."""
+        check_picture(images, "images")
+        found = self.body(images)
+        features = found[-1].mean((2, 3)) if self.kind == "conv" else found
+        logits: Tensor = self.head(features)
+        return logits
+
+    def _body(self) -> nn.Module:
+        if self.kind == "conv":
+            return PlainBody(self.widths)
+        if self.kind == "swin":
+            arguments = (self.body_width, self.depths, self.body_heads, self.window)
+            return Swin(*arguments, classes=None, patch=self.patch, always=True)
+        if len(self.depths) != 1 or len(self.body_heads) != 1:
+            raise ValueError(f"depths and body_heads must be one number each, got {self.depths}, {self.body_heads}")
+        size: dict[str, Any] = {"width": self.body_width, "depth": self.depths[0], "heads": self.body_heads[0]}
+        return ViT(**size, patch=self.patch, picture=self.picture, classes=None, pooling="mean")
+
+
+def body_tensors(detector: TinyDetector | TinySetDetector) -> dict[str, Tensor]:
+    """Return a detector's tensors that a classifier's body can begin, under the names that they have there.
+
+    [DET] tokens, what serves them alone, and the merging behind the last stage of ViDT's body are not among them.
+    """
+    parts: Any = detector if isinstance(detector, TinyDetector) else detector.network
+    member = detector.member
+    if member == "yolos":
+        shared = ("embedding.", "blocks.", "norm.", "positions")
+        return {name: tensor for name, tensor in _tensors(parts).items() if name.startswith(shared)}
+    if not member.startswith("vidt"):
+        return _tensors(parts.body if isinstance(detector, TinyDetector) else parts.body.network)
+    found = _tensors(parts.body)
+    last = f"stages.{len(parts.body.stages) - 1}.merge."
+    return {name: tensor for name, tensor in found.items() if "det_" not in name and not name.startswith(last)}
+
+
+def _tensors(module: Any) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = module.state_dict(keep_vars=True)
+    return tensors
+
+
+@torch.no_grad()
+def take_body(detector: TinyDetector | TinySetDetector, classifier: TinyClassifier) -> None:
+    """Copy a classifier's body into a detector, whose body has nothing else but what `body_tensors` leaves out.
+
+    Two things of the classifier are left behind: stages that the detector does not read, and where a Swin's maps are
+    read, the norm before the head. Raises ValueError that names the tensors where the bodies differ otherwise; nothing
+    is copied then.
+    """
+    there, given = body_tensors(detector), _tensors(classifier.body)
+    if classifier.kind == "swin":
+        given = {name: tensor for name, tensor in given.items() if not name.startswith("norm.")}
+    elif classifier.kind == "conv":
+        stages = {name.split(".")[1] for name in there if name.startswith("stages.")}
+        given = {k: v for k, v in given.items() if not k.startswith("stages.") or k.split(".")[1] in stages}
+    places = {name: _place(tensor, given.get(name)) for name, tensor in there.items()}
+    wrong = [name for name in {**given, **places} if places.get(name) is None or name not in given]
+    if wrong:
+        raise ValueError(f"classifier must have the body of the detector, a {detector.member}; others are: {wrong}")
+    for name, place in places.items():
+        if place is not None:
+            place.copy_(given[name])
+
+
+def _place(tensor: Tensor, given: Tensor | None) -> Tensor | None:
+    """Return where in a tensor a given one belongs, which YOLOS has with a row before and some behind; or None."""
+    if given is not None and tensor.dim() == given.dim() == 3 and tensor.shape[1] > given.shape[1]:
+        tensor = tensor[:, 1 : 1 + given.shape[1]]
+    return tensor if given is not None and tensor.shape == given.shape else None

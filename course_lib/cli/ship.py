@@ -9,7 +9,8 @@ from torch import nn
 from course_lib import checkpoints, datasets, measurements
 from course_lib.cli import ship_detection
 from course_lib.cli.evaluate import PROTOCOLS, measure, method
-from course_lib.detection.families.ssd.tiny import TinyDetector
+from course_lib.cli.options import DETECTORS
+from course_lib.detection.detectors import is_detector
 from course_lib.files import check_writable
 from course_lib.official.fitting import fit
 from course_lib.super_resolution.any_scale import AnyScale
@@ -17,6 +18,7 @@ from course_lib.super_resolution.espcn import ESPCN
 from course_lib.super_resolution.metrics import benchmark, enlarger, network, score
 from course_lib.super_resolution.ttsr import TTSR
 from course_lib.training import checkpoint, recipes
+from course_lib.training.recipe import Recipe
 
 SETS = ("Set5", "Set14")
 SCALES = (2, 3, 4, 6, 8)
@@ -66,7 +68,7 @@ def ship(name: str, folder: Path) -> dict[str, Any]:
         "precision": state["precision"],
         "training": {key: record[key] for key in _ORIGIN} | {key: record["values"][key] for key in _COST},
         "licence": _NON_COMMERCIAL if "BSDS500" in record["data"] else _FREE,
-        **_measured(model, getattr(recipe, "aim", None)),
+        **_measured(model, recipe),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
     return checkpoints.publish(name, model, {"licence": facts["licence"], "about": recipe.about}, facts)
@@ -78,10 +80,12 @@ def _check_keys(what: str, holder: Any, *keys: str) -> None:
         raise ValueError(f"{what} lacks {', '.join(missing)}; course train --save makes both anew")
 
 
-def _measured(model: nn.Module, aim: float | None) -> dict[str, Any]:
+def _measured(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
     """Return "metrics", "protocol", "aim" and "photograph" of a network's card."""
-    if isinstance(model, TinyDetector):
-        return ship_detection.measured(model, aim)
+    aim = getattr(recipe, "aim", None)
+    if is_detector(model):
+        detector: Any = model
+        return ship_detection.measured(detector, aim, getattr(recipe, "sets", ()))
     metrics = {data: _compare(model, data) for data in SETS}
     return {
         "metrics": metrics,
@@ -158,7 +162,7 @@ def text(card: dict[str, Any]) -> str:
         f"{card['name']}: {card['about']}",
         f"{card['model']}, {card['parameters']:,} parameters, {card['bytes']:,} bytes, sha256 {card['sha256']}",
         "",
-        *(ship_detection.lines(card) if card["model"] == "TinyDetector" else _enlarged(card)),
+        *(ship_detection.lines(card) if card["model"] in DETECTORS else _enlarged(card)),
     ]
     hardware = training["hardware"]
     lines += [

@@ -1,5 +1,6 @@
 """What the card of a detector says beside that of every network: how much it finds, and where."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -7,36 +8,44 @@ import torch
 from course_lib import datasets
 from course_lib.cli.evaluate_detection import evaluate, protocol
 from course_lib.datasets.bccd import CLASSES
-from course_lib.detection.families.ssd.ssd import SSD
-from course_lib.detection.families.ssd.tiny import TinyDetector
+from course_lib.detection.detectors import Detector, answers_with_set, names
 from course_lib.detection.prediction import preprocess
 
 SETS = {"cells": ("BCCD-test", "BCCD-val"), "scenes": ("scenes-easy",)}
-"""What a card measures on; its first is that of the aim, which is an AP50."""
+"""What a card measures on where its recipe has no `sets`; the first is that of the aim, which is an AP50."""
 PHOTOGRAPH = "coffee"
 
 
-def measured(model: TinyDetector, aim: float | None) -> dict[str, Any]:
-    """Return "metrics" by set, "protocol", "aim" and "photograph" of a detector's card. Raises DataMissing."""
-    sets = SETS["cells" if model.names == CLASSES else "scenes"]
+def measured(model: Detector, aim: float | None, sets: Sequence[str] = ()) -> dict[str, Any]:
+    """Return "metrics" by set, "protocol", "aim" and "photograph" of a detector's card.
+
+    sets: what `evaluate` measures on, the first for the aim; none: those of `SETS`. Raises DataMissing.
+    """
+    sets = tuple(sets) or SETS["cells" if names(model) == CLASSES else "scenes"]
     metrics = {data: evaluate(model, data) for data in sets}
     reached = aim is not None and metrics[sets[0]]["AP50"] >= aim
     return {
         "metrics": metrics,
-        "protocol": "; ".join(f"{data}: {protocol(data)}" for data in sets),
+        "protocol": "; ".join(f"{data}: {protocol(data, model)}" for data in sets),
         "aim": None if aim is None else {"set": sets[0], "AP50": aim, "reached": reached},
         "photograph": {"name": PHOTOGRAPH, "score": photograph_score(model)},
     }
 
 
 @torch.no_grad()
-def photograph_score(model: SSD) -> float:
-    """Return the mean over all anchors of what is not background, on a photograph that comes with scikit-image: whoever
-    loads the weights can check them by it without any set.
+def photograph_score(model: Detector) -> float:
+    """Return the mean over all anchors or queries of what is not background, on a photograph that comes with
+    scikit-image: whoever loads the weights can check them by it without any set. Where classes are asked for one by
+    one, the mean over these, too.
     """
     picture = datasets.photograph(PHOTOGRAPH)
     logits = model(preprocess(picture, model.picture, model.normalisation))["logits"]
-    return round(1 - float(logits.softmax(-1)[..., 0].mean()), 6)
+    line: Any = model
+    if not answers_with_set(model):
+        return round(1 - float(logits.softmax(-1)[..., 0].mean()), 6)
+    if line.background:
+        return round(1 - float(logits.softmax(-1)[..., -1].mean()), 6)
+    return round(float(logits.sigmoid().mean()), 6)
 
 
 def lines(card: dict[str, Any]) -> list[str]:

@@ -166,11 +166,14 @@ class ViT(nn.Module):
         return maps, grid
 
 
-def learned_grid(embedding: PatchEmbedding, picture: Any) -> Grid:
-    """Return the patches (h, w) of a picture (height, width). Raises TypeError or ValueError that names `picture`."""
+def learned_grid(embedding: PatchEmbedding, picture: Any, name: str = "picture") -> Grid:
+    """Return the patches (h, w) of a picture (height, width).
+
+    name: what messages call it. Raises TypeError or ValueError for what is no size, or smaller than a patch.
+    """
     if not isinstance(picture, tuple | list) or len(picture) != 2:
-        raise ValueError(f"picture must be (height, width), got {picture!r}")
-    height, width = (check_length("picture", side, embedding.patch) for side in picture)
+        raise ValueError(f"{name} must be (height, width), got {picture!r}")
+    height, width = (check_length(name, side, embedding.patch) for side in picture)
     return embedding.grid(height, width)
 
 

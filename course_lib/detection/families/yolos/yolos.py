@@ -64,11 +64,11 @@ class YOLOS(nn.Module):
         self.shorter, self.longer = check_length("shorter", shorter), check_length("longer", longer)
         self.embedding = PatchEmbedding(patch, width)
         self.stride = patch
-        self.learned = learned_grid(self.embedding, learned)
+        self.learned = learned_grid(self.embedding, learned, "learned")
         self.class_token = nn.Parameter(torch.empty(1, 1, width))
         self.det_tokens = nn.Parameter(torch.empty(1, queries, width))
         self.positions = nn.Parameter(torch.empty(1, self._length(self.learned), width))
-        self.middle = None if middle is None else learned_grid(self.embedding, middle)
+        self.middle = None if middle is None else learned_grid(self.embedding, middle, "middle")
         self.middle_positions: nn.Parameter | None = None
         if self.middle is not None:
             self.middle_positions = nn.Parameter(torch.empty(depth - 1, 1, self._length(self.middle), width))

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.plain.windows import window_bias_loop
+
 
 def window_numbers(length: int, window: int, shift: int = 0) -> Tensor:
     """Which window each of `length` places of a line is in: (length,), where the windows' grid begins at `shift`.
@@ -41,19 +43,6 @@ def ram_mask(
     return torch.cat([top, bottom])
 
 
-def position_bias(table: Tensor, size: tuple[int, int], window: int) -> Tensor:
-    """The number for every two places of a map from the table ((2 window - 1)^2, heads): (heads, P, P).
-
-    It is that of the way from one to the other; places too far from each other for any window get 0.
-    """
-    y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
-    place = torch.stack([y.flatten(), x.flatten()], dim=-1)
-    way = (place[:, None] - place[None, :]).to(table.device)
-    near = (way.abs() < window).all(-1)
-    row = (way[..., 0] + window - 1) * (2 * window - 1) + way[..., 1] + window - 1
-    return torch.where(near[..., None], table[torch.where(near, row, 0)], 0.0).permute(2, 0, 1)
-
-
 def ram_attention_masked(
     patches: Tensor,
     dets: Tensor,
@@ -64,45 +53,43 @@ def ram_attention_masked(
     shift: int = 0,
     positions: Tensor | None = None,
     padding: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Both kinds of tokens after reading: patches (N, h, w, C) and dets (N, D, C), with their positions, likewise.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both kinds of tokens after reading, patches (N, h, w, C) and dets (N, D, C), and who read whom of them.
 
-    qkv, out, table: the one set of weights for all three attentions. positions: what is added to the patches that the
-    [DET] tokens see, (N or 1, h, w, C); where None they see none. padding: bool (N, h, w), patches they do not see.
+    That is (N, heads, P + D, P + D), rows of which sum to 1, for the P patches of the map grown to whole windows. dets:
+    with their positions. qkv, out, table: the one set of weights for all three attentions. positions: what is added to
+    the patches that the [DET] tokens see, (N or 1, h, w, C); where None they see none. padding: bool (N, h, w), patches
+    they do not see.
     """
     n, height, width, channels = patches.shape
-    heads = table.shape[1]
     grow = (0, 0, 0, -width % window, 0, -height % window)  # zeros, which qkv's bias turns into keys like others
     padded = F.pad(patches, grow)
     size = (padded.shape[1], padded.shape[2])
     seen = padded if positions is None else padded + F.pad(positions, grow)  # another copy: only [DET] tokens read it
-
-    def split(tokens: Tensor) -> Tensor:
-        """(N, n, C) to queries, keys, values: (3, N, heads, n, C / heads)."""
-        made: Tensor = qkv(tokens)
-        return made.reshape(*tokens.shape[:2], 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
-
-    patch_q, patch_k, patch_v = split(padded.flatten(1, 2))
-    _, seen_k, seen_v = split(seen.flatten(1, 2))
-    det_q, det_k, det_v = split(dets)
-    bias = position_bias(table, size, window)
-    scale = (channels // heads) ** -0.5
-    top = torch.cat([scale * patch_q @ patch_k.mT + bias, patch_q @ det_k.mT], dim=-1)
-    bottom = torch.cat([scale * det_q @ seen_k.mT, scale * det_q @ det_k.mT], dim=-1)
+    patch, other, det = (_split(qkv(x), table.shape[1]) for x in (padded.flatten(1, 2), seen.flatten(1, 2), dets))
+    bias = window_bias_loop(size, table, window, shift)
+    top = torch.cat([_scores(patch, patch) + bias, _scores(patch, det)], dim=-1)
+    bottom = torch.cat([_scores(det, other), _scores(det, det)], dim=-1)
     masks = [
-        ram_mask((height, width), window, dets.shape[1], shift, positions is not None, None if padding is None else one)
-        for one in (patches.new_zeros(n) if padding is None else padding)
+        ram_mask((height, width), window, dets.shape[1], shift, positions is not None, one)
+        for one in ([None] * n if padding is None else padding)
     ]
     hidden = torch.stack(masks)[:, None].to(patches.device)
-    read = torch.cat([top, bottom], dim=-2).masked_fill(hidden, float("-inf")).softmax(-1)
+    weights = torch.cat([top, bottom], dim=-2).masked_fill(hidden, float("-inf")).softmax(-1)
     p = size[0] * size[1]
-    patch_read = read[..., :p, :p] @ patch_v
-    det_read = read[..., p:, :p] @ seen_v + read[..., p:, p:] @ det_v
+    patch_read = weights[..., :p, :p] @ patch[2]
+    det_read = weights[..., p:, :p] @ other[2] + weights[..., p:, p:] @ det[2]
+    new_patches, new_dets = (out(x.transpose(1, 2).flatten(2)) for x in (patch_read, det_read))
+    return new_patches.reshape(n, *size, channels)[:, :height, :width], new_dets, weights
 
-    def join(x: Tensor) -> Tensor:
-        """The heads side by side, through the last layer."""
-        joined: Tensor = out(x.transpose(1, 2).flatten(2))
-        return joined
 
-    whole = join(patch_read).reshape(n, *size, channels)
-    return whole[:, :height, :width], join(det_read)
+def _split(made: Tensor, heads: int) -> Tensor:
+    """(N, n, 3 C) as queries, keys and values: (3, N, heads, n, C / heads)."""
+    n, tokens, channels = made.shape
+    return made.reshape(n, tokens, 3, heads, channels // (3 * heads)).permute(2, 0, 3, 1, 4)
+
+
+def _scores(readers: Tensor, read: Tensor) -> Tensor:
+    """How well each reader's query fits each key of those read."""
+    scores: Tensor = readers[0] @ read[1].mT / readers.shape[-1] ** 0.5
+    return scores

@@ -16,9 +16,9 @@ from course_lib.detection.families.vidt.ram import block_pairs, read_tokens
 from course_lib.detection.families.vidt.vidt import ViDT
 from course_lib.plain.ram import ram_attention_masked, ram_mask
 
-FEW = settings(max_examples=20, deadline=None)
+FEW = settings(max_examples=15, deadline=None)
 DOUBLE = torch.float64
-LENGTHS = st.integers(1, 7)
+LENGTHS = st.integers(1, 5)
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -63,7 +63,8 @@ def test_the_fast_form_is_one_masked_matrix(h: int, w: int, window: int, seed: i
     hidden = padding.flatten(1) if padding is not None and cross else None
     fast = (attention.over_map(patches, shift), read_tokens(attention.attention, dets, seen, hidden)[0])
     layers = attention.attention.qkv, attention.attention.out, attention.table
-    slow = ram_attention_masked(patches, dets, *layers, window, shift, positions, padding)
+    *slow, weights = ram_attention_masked(patches, dets, *layers, window, shift, positions, padding)
+    same(weights.sum(-1), torch.ones_like(weights[..., 0]))
     results = []
     for pair in (fast, slow):
         loss = sum((out * drawn(9, *out.shape)).sum() for out in pair)
@@ -108,6 +109,16 @@ def test_tokens_see_patches_where_they_may() -> None:
     for cross, moves in (((0,), True), ((1,), True), ((), False)):
         made = stirred(body(cross))
         assert torch.equal(made(images).dets, made(other).dets) is not moves
+
+
+def test_positions_of_patches_have_a_temperature() -> None:
+    """Law: it moves [DET] tokens where they read patches, and no patch."""
+    images, made = drawn(1, 1, 3, 24, 24), stirred(body())
+    before = made(images)
+    made.temperature = 20.0
+    after = made(images)
+    assert not torch.equal(before.dets, after.dets)
+    assert torch.equal(before.maps[0], after.maps[0])
 
 
 @pytest.mark.parametrize("neck", [True, False])

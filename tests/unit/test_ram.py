@@ -132,6 +132,7 @@ def test_what_a_block_refuses() -> None:
         ({"dets": 0}, "dets"),
         ({"positions": 0}, "positions"),
         ({"extra": 0}, "out"),
+        ({"temperature": 0.0}, "temperature must be positive, got 0.0"),
         ({"drop": 1.0}, "drop must be a number from 0 to below 1"),
         ({"width": 6, "cross_stages": (0,)}, r"width must be a multiple of 4 in cross_stages, got 6 in stage 0"),
     ],

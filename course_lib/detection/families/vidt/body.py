@@ -70,8 +70,9 @@ class RAMBody(nn.Module):
     of each stage. window: side of a window. patch: pixels. dets: [DET] tokens. positions: channels of their learned
     positions. cross_stages: numbers, from 0, of stages where [DET] tokens read patches (3 is the paper's choice of 0
     to 3). extra: channels of a map more, at twice the last stride, made by one merging; None: no such map.
-    drop: probability of the last block in `SwinBlock`, the others' grow to it from 0 in equal steps. Tensors that Swin
-    has too carry its names. Raises TypeError or ValueError for numbers that are none of these.
+    drop: probability of the last block in `SwinBlock`, the others' grow to it from 0 in equal steps. temperature: of
+    the sines that tell [DET] tokens where a patch is; small maps need a lower one. Tensors that Swin has too carry its
+    names. Raises TypeError or ValueError for numbers that are none of these.
     """
 
     def __init__(
@@ -86,23 +87,13 @@ class RAMBody(nn.Module):
         cross_stages: Collection[int] = (3,),
         extra: int | None = 256,
         drop: float = 0.0,
+        temperature: float = 10000.0,
     ) -> None:
         """Make all layers, drawn as the official code draws them."""
         super().__init__()
         stages = len(depths)
-        if stages < 2 or len(heads) != stages:
-            raise ValueError(
-                f"depths and heads must have one number for each stage, at least two, got {depths}, {heads}"
-            )
-        if not set(cross_stages) <= set(range(stages)):
-            raise ValueError(f"cross_stages must be of 0 to {stages - 1}, got {sorted(cross_stages)}")
-        for stage in sorted(cross_stages):
-            if width * 2**stage % 4:
-                raise ValueError(
-                    f"width must be a multiple of 4 in cross_stages, got {width * 2**stage} in stage {stage}"
-                )
-        for depth in depths:
-            check_length("depths", depth)
+        _check(width, depths, heads, cross_stages, temperature)
+        self.temperature = temperature
         self.window, self.patch, self.cross_stages, self.extra = window, patch, frozenset(cross_stages), extra
         widths = [width * 2**k for k in range(stages)]
         self.stride = patch * 2 ** (stages - (extra is None))
@@ -150,8 +141,26 @@ class RAMBody(nn.Module):
         if stage not in self.cross_stages:
             return None, None
         own = torch.zeros(1, *size, dtype=torch.bool, device=like.device) if mask is None else shrunk(mask, size)
-        positions = sine(own, like.shape[-1], dtype=like.dtype).flatten(2).mT
+        positions = sine(own, like.shape[-1], self.temperature, dtype=like.dtype).flatten(2).mT
         return positions, None if mask is None else own.flatten(1)
+
+
+def _check(
+    width: int, depths: Sequence[int], heads: Sequence[int], cross_stages: Collection[int], temperature: float
+) -> None:
+    """Raise TypeError or ValueError, which name the argument, unless these make a body."""
+    stages = len(depths)
+    if stages < 2 or len(heads) != stages:
+        raise ValueError(f"depths and heads must have one number for each stage, at least two, got {depths}, {heads}")
+    for depth in depths:
+        check_length("depths", depth)
+    if not set(cross_stages) <= set(range(stages)):
+        raise ValueError(f"cross_stages must be of 0 to {stages - 1}, got {sorted(cross_stages)}")
+    for stage in sorted(cross_stages):
+        if (own := check_length("width", width) * 2**stage) % 4:
+            raise ValueError(f"width must be a multiple of 4 in cross_stages, got {own} in stage {stage}")
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
 
 
 def _channels_first(patches: Tensor, size: Size) -> Tensor:

@@ -30,6 +30,7 @@ from course_lib.plain.sets import (
     set_losses_loop,
 )
 from course_lib.plain.shuffle import pixel_shuffle_plain, pixel_unshuffle_plain, source_channel
+from course_lib.plain.vit import patches_loop, positions_loop, vit_block_loop
 from course_lib.plain.windows import merge_loop, window_attention_masked, window_bias_loop
 
 __all__ = [
@@ -57,8 +58,10 @@ __all__ = [
     "newton_schulz_loop",
     "nms_loop",
     "non_local_loop",
+    "patches_loop",
     "pixel_shuffle_plain",
     "pixel_unshuffle_plain",
+    "positions_loop",
     "ram_attention_masked",
     "ram_mask",
     "resample_row",
@@ -67,6 +70,7 @@ __all__ = [
     "sine_loop",
     "source_channel",
     "source_coordinate",
+    "vit_block_loop",
     "window_attention_masked",
     "window_bias_loop",
 ]

@@ -46,7 +46,7 @@ def positions_loop(table: Tensor, old: tuple[int, int], new: tuple[int, int], a:
     return torch.stack(rows)
 
 
-def block_loop(x: Tensor, tensors: Mapping[str, Tensor], heads: int, eps: float = 1e-6) -> Tensor:
+def vit_block_loop(x: Tensor, tensors: Mapping[str, Tensor], heads: int, eps: float = 1e-6) -> Tensor:
     """One block on the tokens (n, D) of one picture, by the tensors of a `Block`: (n, D)."""
 
     def linear(name: str, token: Tensor) -> Tensor:

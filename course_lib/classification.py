@@ -1,6 +1,6 @@
-"""Small classifiers that differ in what they take for granted of pictures: convolution, windows, nothing (chapter 21).
+"""Small networks that differ in what they take for granted of pictures: convolution, windows, nothing (chapter 21).
 
-Their bodies are those of the small detectors, which begin from them: nobody trains a detector's body from nothing.
+Their bodies are those of the small detectors, which begin with them: a detector's body is not trained from nothing.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,23 @@ Kind = Literal["conv", "vit", "swin"]
 
 
 class TinyClassifier(nn.Module):
-    """What the one object of a small picture is: pictures (N, 3, H, W), normalised -> logits (N, classes).
+    """What a small picture shows, or what lies at each cell of the body's maps; pictures are (N, 3, H, W), normalised.
 
-    kind: see `Kind`. names: of the classes, label 0 first. picture: (height, width) it is trained on. widths: of the
-    `PlainBody` of "conv". body_width, depths, body_heads, patch, window: of the `ViT` or `Swin` of the others, as of
-    `TinySetDetector`. The head reads the mean over all places of the last map. Each argument is kept under its name.
-    Raises TypeError or ValueError for arguments out of range.
+    kind: see `Kind`. names: of the classes, label 0 first. cells: whether every cell of every map but the first (of a
+    ViT: of its only one) is classified, with a column for the background before the classes'; else the picture is, as
+    the object that it shows. picture: (height, width) it is trained on. widths: of the `PlainBody` of "conv".
+    body_width, depths, body_heads, patch, window: of the `ViT` or `Swin` of the others, as of `TinySetDetector`.
+
+    body: what it shares with the small detectors. heads: linear layers, one for each map, or one that reads the mean
+    over all places of the last one. Each argument is kept under its name. Raises TypeError or ValueError for arguments
+    out of range.
     """
 
     def __init__(
         self,
         kind: Kind = "conv",
         names: Sequence[str] = ("disc", "square", "triangle"),
+        cells: bool = False,
         picture: tuple[int, int] = (64, 64),
         widths: Sequence[int] = (16, 24, 32, 48, 64, 64),
         body_width: int = 64,
@@ -42,39 +47,74 @@ class TinyClassifier(nn.Module):
         patch: int = 8,
         window: int = 4,
     ) -> None:
-        """Make body and head with random weights."""
+        """Make body and heads with random weights."""
         super().__init__()
         check_choice("kind", kind, Kind)
         check_names(names)
         height, width = check_several("picture", picture, 2)
-        self.kind, self.names, self.picture = kind, tuple(names), (height, width)
+        self.kind, self.names, self.cells, self.picture = kind, tuple(names), bool(cells), (height, width)
         self.widths = check_several("widths", widths, 2 + len(STRIDES))
         self.body_width, self.patch, self.window = body_width, patch, window
         self.depths = check_several("depths", depths)
         self.body_heads = check_several("body_heads", body_heads)
         self.normalisation: Normalisation = PLAIN
-        self.body = self._body()
-        channels = {"conv": self.widths[-1], "vit": body_width, "swin": body_width << (len(self.depths) - 1)}
-        self.head = nn.Linear(channels[kind], len(self.names))
+        self.body: Any = self._body()
+        self.heads = nn.ModuleList(_head(channels, len(self.names), kind, cells) for channels in self._channels())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits. Raises TypeError or ValueError for other images."""
+        """Return the logits (N, classes), or with `cells` those of the finest map, (N, 1 + classes, h, w).
+
+        Raises TypeError or ValueError for other images.
+        """
+        return self.all(images)[0]
+
+    def all(self, images: Tensor) -> list[Tensor]:
+        """Return what every head says, the finest map's first; raises as `forward` does."""
         check_picture(images, "images")
+        read = self._maps(images) if self.cells else [self._mean(images)]
+        return [head(one) for head, one in zip(self.heads, read, strict=True)]
+
+    def _mean(self, images: Tensor) -> Tensor:
         found = self.body(images)
-        features = found[-1].mean((2, 3)) if self.kind == "conv" else found
-        logits: Tensor = self.head(features)
-        return logits
+        mean: Tensor = found[-1].mean((2, 3)) if self.kind == "conv" else found
+        return mean
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        if self.kind == "vit":
+            return [self.body.map(images)]
+        maps: list[Tensor] = self.body(images) if self.kind == "conv" else self.body.maps(images)
+        return maps[1:]  # the first is at stride 4
+
+    def _channels(self) -> list[int]:
+        """Return the channels of what each head reads."""
+        if self.kind == "vit":
+            return [self.body_width]
+        every = self.body.channels[1:]
+        return list(every if self.cells else every[-1:])
 
     def _body(self) -> nn.Module:
         if self.kind == "conv":
             return PlainBody(self.widths)
         if self.kind == "swin":
+            if len(self.depths) < 2:
+                raise ValueError(f"depths must be of two stages or more for a Swin, got {self.depths}")
             arguments = (self.body_width, self.depths, self.body_heads, self.window)
-            return Swin(*arguments, classes=None, patch=self.patch, always=True)
+            swin = Swin(*arguments, classes=None, patch=self.patch, always=True)
+            if self.cells:  # nobody reads behind the norm, which is the picture's head's
+                swin.norm = nn.Identity()  # type: ignore[assignment]
+            return swin
         if len(self.depths) != 1 or len(self.body_heads) != 1:
             raise ValueError(f"depths and body_heads must be one number each, got {self.depths}, {self.body_heads}")
         size: dict[str, Any] = {"width": self.body_width, "depth": self.depths[0], "heads": self.body_heads[0]}
         return ViT(**size, patch=self.patch, picture=self.picture, classes=None, pooling="mean")
+
+
+def _head(channels: int, classes: int, kind: Kind, cells: bool) -> nn.Module:
+    if not cells:
+        return nn.Linear(channels, classes)
+    # Swin's maps have no norm behind them
+    norm = nn.GroupNorm(1, channels) if kind == "swin" else nn.Identity()
+    return nn.Sequential(norm, nn.Conv2d(channels, 1 + classes, 1))
 
 
 def body_tensors(detector: TinyDetector | TinySetDetector) -> dict[str, Tensor]:

@@ -23,9 +23,11 @@ HARD = Scenes(size=(96, 96), count=(4, 14), object_size=(4, 48), overlap=0.4, hi
 """Crowds, clutter, little contrast, and sizes from 4 pixels."""
 FAMILY = Scenes(size=(96, 96), count=(2, 10), object_size=(4, 48), clutter=0.5, contrast=0.15)
 """Every size from 4 to 48 pixels as often, by ratio: what the members of the family are compared on."""
+LINE = Scenes(object_size=(6, 32))
+"""One to four shapes of 6 to 32 pixels: what detectors that answer with a set are trained and compared on."""
 
-SCENES = {"easy": EASY, "hard": HARD, "family": FAMILY}
-"""The three by name."""
+SCENES = {"easy": EASY, "hard": HARD, "family": FAMILY, "line": LINE}
+"""All of them by name."""
 
 KNOBS = ("count", "object_size", "overlap", "hidden", "clutter", "contrast")
 """What recipes take over of `Scenes` under its own name."""

@@ -41,6 +41,7 @@ class DeformableDETR(nn.Module):
     convolutions, the first on the body's last map. groups: of the GroupNorm behind each map's projection. width, heads,
     hidden, points, dropout, pre_norm, activation: of the transformer. encoder, decoder: its layers. queries: how many
     objects can be found. classes: columns of logits, each a sigmoid of its own; none stands for "no object".
+    temperature: of all sines of positions; on maps of a few cells 10000 leaves most channels constant.
 
     refine: each decoder layer looks around the boxes of the one before, and has heads of its own. two_stage: the
     queries are the encoder's best proposals; needs `refine`. picture, shorter, longer, normalisation: as of `DETR`.
@@ -68,6 +69,7 @@ class DeformableDETR(nn.Module):
         queries: int = 300,
         classes: int = 91,
         groups: int = 32,
+        temperature: float = 10000.0,
         picture: tuple[int, int] | None = None,
         shorter: int = 800,
         longer: int = 1333,
@@ -77,12 +79,14 @@ class DeformableDETR(nn.Module):
         super().__init__()
         if two_stage and not refine:
             raise ValueError("refine must be True where two_stage is, got False")
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
         channels, strides = (_told(body, name) for name in ("channels", "strides"))
         self.body, self.stride = body, strides[-1]
         self.queries, self.classes = check_length("queries", queries), check_length("classes", classes)
         self.refine, self.width = refine, check_length("width", width, 4)
         self.picture, self.shorter, self.longer = picture, check_length("shorter", shorter), longer
-        self.normalisation = normalisation
+        self.normalisation, self.temperature = normalisation, temperature
         self.project = _projections(channels, check_length("levels", levels), width, groups)
         self.level = nn.Parameter(torch.randn(levels, width))
         options: dict[str, Any] = {"levels": levels, "points": points, "dropout": dropout, "activation": activation}
@@ -97,7 +101,7 @@ class DeformableDETR(nn.Module):
             nn.init.constant_(first_boxes.layers[-1].bias[2:], SMALL)  # type: ignore[index]
         self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
         self.box_heads = nn.ModuleList([first_boxes, *(copy.deepcopy(box_head) for _ in range(count - 1))])
-        self.first = TwoStage(width, queries, class_head, box_head) if two_stage else None
+        self.first = TwoStage(width, queries, class_head, box_head, temperature) if two_stage else None
         if not two_stage:
             self.slots = nn.Parameter(torch.randn(queries, 2 * width))
             self.reference = nn.Linear(width, 2)
@@ -161,7 +165,7 @@ class DeformableDETR(nn.Module):
         none = [torch.zeros(1, *size, dtype=torch.bool, device=images.device) for size in sizes]
         places = []
         for padding, level in zip(none if masks is None else masks, self.level, strict=True):
-            place = sine(padding, self.width, centred=True, dtype=self.level.dtype)
+            place = sine(padding, self.width, self.temperature, centred=True, dtype=self.level.dtype)
             places.append(place.flatten(2).mT + level)
         return pyramid(maps, masks), torch.cat(places, dim=1)
 

@@ -39,16 +39,19 @@ class Proposals:
 class TwoStage(nn.Module):
     """The first stage: a class and a box at every cell of the encoder, and queries from the best of them.
 
-    width: a multiple of 4. queries: how many are handed on. classes: columns of the logits; only class 0 decides who is
-    handed on, as officially, where all objects count as class 0 for the proposals. class_head, box_head: of the cells.
+    width: a multiple of 4. queries: how many are handed on. class_head, box_head: of the cells; only class 0 decides who
+    is handed on, as officially, where all objects count as class 0 for the proposals. temperature: of the sines that
+    tell the queries their boxes.
     """
 
-    def __init__(self, width: int, queries: int, class_head: nn.Linear, box_head: MLP) -> None:
+    def __init__(
+        self, width: int, queries: int, class_head: nn.Linear, box_head: MLP, temperature: float = 10000.0
+    ) -> None:
         """Make the layers."""
         super().__init__()
         if check_length("width", width, 4) % 4:
             raise ValueError(f"width must be a multiple of 4, got {width}")
-        self.width, self.queries = width, check_length("queries", queries)
+        self.width, self.queries, self.temperature = width, check_length("queries", queries), temperature
         self.cells, self.cells_norm = nn.Linear(width, width), nn.LayerNorm(width)
         self.places, self.places_norm = nn.Linear(2 * width, 2 * width), nn.LayerNorm(2 * width)
         self.class_head, self.box_head = class_head, box_head
@@ -67,7 +70,7 @@ class TwoStage(nn.Module):
         unbound = self.box_head(cells).to(base.dtype) + base
         chosen = logits[..., 0].topk(self.queries, dim=1).indices
         references = unbound.detach().gather(1, chosen[..., None].expand(-1, -1, 4)).sigmoid()
-        told = sine_of(references * TURN, self.width // 2).flatten(-2)
+        told = sine_of(references * TURN, self.width // 2, self.temperature).flatten(-2)
         positions, queries = self.places_norm(self.places(told)).chunk(2, dim=-1)
         return Proposals(logits, unbound.sigmoid(), chosen, references, queries, positions)
 

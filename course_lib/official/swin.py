@@ -8,6 +8,7 @@ them. Pictures come divided by ImageNet's mean and standard deviation (course_li
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,8 @@ def without_tables(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name.endswith("attn_mask"):
             _compare_mask(name, tensor, window, int(buffer["number"]))
         else:
-            _compare(name, tensor, relative_index(window), f"the index of windows of {window} x {window}")
+            shape, what = (window**2, window**2), f"the index of windows of {window} x {window}"
+            _compare(name, tensor, shape, partial(relative_index, window), what)
     return kept
 
 
@@ -82,12 +84,14 @@ def _compare_mask(name: str, came: Tensor, window: int, block: int) -> None:
     what = f"the mask of a square map in shifted windows of {window} x {window}"
     if block % 2 == 0 or side < 2 or side * side != windows:
         raise Misfit(f"these are not the weights of a Swin: {name} is {tuple(came.shape)}, must be {what}")
-    _compare(name, came, shift_mask((side * window, side * window), window, window // 2), what)
+    size, shape = (side * window, side * window), (windows, window**2, window**2)
+    _compare(name, came, shape, partial(shift_mask, size, window, window // 2), what)
 
 
-def _compare(name: str, came: Tensor, expected: Tensor, what: str) -> None:
-    if came.shape != expected.shape:
-        shapes = f"is {tuple(came.shape)}, must be {tuple(expected.shape)}"
+def _compare(name: str, came: Tensor, shape: tuple[int, ...], make: Callable[[], Tensor], what: str) -> None:
+    """Raise Misfit unless `came` is what `make` makes, which is not called for a tensor without numbers."""
+    if came.shape != shape:
+        shapes = f"is {tuple(came.shape)}, must be {shape}"
         raise Misfit(f"these are not the weights of a Swin: {name} {shapes}, {what}")
-    if not came.is_meta and not torch.equal(came.to(expected), expected):
+    if not came.is_meta and not torch.equal(came.to(expected := make()), expected):
         raise Misfit(f"these are not the weights of a Swin: {name} holds other numbers than {what}")

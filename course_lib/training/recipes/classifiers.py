@@ -184,7 +184,7 @@ def held_out(scenes: Scenes, count: int, cells: bool) -> Labelled:
 
 
 CONV: dict[str, Any] = {"widths": (16, 24, 32, 48, 64, 64)}
-VIT: dict[str, Any] = {"body_width": 88, "depths": (4,), "body_heads": (4,), "patch": 8}
+VIT: dict[str, Any] = {"body_width": 64, "depths": (4,), "body_heads": (4,), "patch": 8}
 SWIN: dict[str, Any] = {"body_width": 20, "depths": (2, 2, 2), "body_heads": (2, 2, 4), "patch": 4, "window": 4}
 SMALL_SWIN: dict[str, Any] = SWIN | {"body_width": 16}
 """The bodies of the small detectors, as fields of a recipe."""
@@ -222,9 +222,9 @@ def _few(kind: Kind, what: str, body: dict[str, Any]) -> ClassifierRecipe:
 
 RECIPES: tuple[Recipe, ...] = (
     _body("conv", "a body of convolutions", "conv", CONV, 6000, 3e-3),
-    _body("vit", "a small ViT", "vit", VIT, 2500, 1e-3),
-    _body("swin", "a small Swin", "swin", SWIN, 2500, 1e-3),
-    _body("swin-small", "a smaller Swin", "swin", SMALL_SWIN, 2500, 1e-3),
+    _body("vit", "a small ViT", "vit", VIT, 8000, 1e-3),
+    _body("swin", "a small Swin", "swin", SWIN, 6000, 1e-3),
+    _body("swin-small", "a smaller Swin", "swin", SMALL_SWIN, 5000, 1e-3),
     _few("conv", "convolutions", CONV),
     _few("vit", "a small ViT", VIT | {"patch": 4}),
     _few("swin", "a small Swin", SWIN),

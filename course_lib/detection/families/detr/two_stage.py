@@ -39,8 +39,8 @@ class Proposals:
 class TwoStage(nn.Module):
     """The first stage: a class and a box at every cell of the encoder, and queries from the best of them.
 
-    width: a multiple of 4. queries: how many are handed on. class_head, box_head: of the cells; only class 0 decides who
-    is handed on, as officially, where all objects count as class 0 for the proposals. temperature: of the sines that
+    width: a multiple of 4. queries: how many are handed on. class_head, box_head: of the cells; only class 0 decides
+    who is handed on, as officially, where all objects are class 0 for the proposals. temperature: of the sines that
     tell the queries their boxes.
     """
 

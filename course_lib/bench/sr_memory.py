@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from course_lib.bench import detection_cases, reference_cases, second_order_cases, sr_cases
+from course_lib.bench import attention_cases, detection_cases, reference_cases, second_order_cases, sr_cases
 from course_lib.bench.timing import cpu_threads, fresh_memory
 
 _CASES = {**sr_cases.CASES, **reference_cases.CASES, **second_order_cases.CASES, **detection_cases.CASES}
+_CASES |= attention_cases.CASES
 _MAIN = "from course_lib.bench.sr_memory import main; main()"
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from course_lib.cli.errors import check_target, one_line_errors
-from course_lib.cli.options import Force, Out, Save, Threads, deliver, whole
+from course_lib.cli.options import Force, Out, Save, Threads, deliver, one_of, scenes, whole
 
 bench_app = typer.Typer(help="Time the library on this machine.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -187,6 +187,77 @@ def bench_detection(
     _beside("detection", threads, device, repeats, save, out, force)
 
 
+@bench_app.command("attention")
+def bench_attention(
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of a case; the least counts.", **whole(1, 1000))] = 3,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Time attention, deformable attention, matching and the loss of sets beside their plain forms; an encoder's layer
+    as pictures grow.
+
+    \b
+      course bench attention --threads 1
+      course bench attention --device cuda --save
+
+    Rivals take turns within one run; compare the ratios, not the milliseconds. Takes some minutes.
+    """
+    _beside("attention", threads, device, repeats, save, out, force)
+
+
+@bench_app.command("detectors")
+def bench_detectors(
+    threads: Threads = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Timed runs of a detector; the least counts.", **whole(1, 1000))] = 20,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Scenes to find objects in: scenes-easy, scenes-hard, ...; may be repeated; default: scenes-easy.",
+            parser=one_of(scenes),
+            metavar="SET",
+        ),
+    ] = None,
+    pictures: Annotated[int, typer.Option(help="How many scenes.", **whole(1))] = 500,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Time the networks of the papers, too; takes some minutes more.")
+    ] = False,
+    save: Save = False,
+    out: Out = None,
+    force: Force = False,
+) -> None:
+    """Measure every detector of the book in one run: AP on the same scenes, milliseconds, parameters, multiply-adds.
+
+    \b
+      course bench detectors --threads 1
+      course bench detectors --data scenes-easy --data scenes-hard --paper --save
+
+    Scenes are of a seed that no recipe trains with. Detectors that know other classes are named and passed over.
+    """
+    with one_line_errors():
+        if out is not None:
+            check_target(out, force)
+        from course_lib.bench.detector_cases import protocol, run, table
+
+        asked = list(dict.fromkeys(data or ["scenes-easy"]))
+        values = run(device, threads, repeats, asked, pictures, paper, progress=True)
+        typer.echo(table(values))
+        words = [f"--device {device}", f"--repeats {repeats}", *(f"--data {name}" for name in asked)]
+        words += [f"--pictures {pictures}", *(["--paper"] if paper else [])]
+        words += [f"--threads {threads}"] if threads else []
+        record = {
+            "values": values,
+            "command": f"course bench detectors {' '.join(words)}",
+            "protocol": protocol(asked, pictures),
+            "data": ", ".join(asked),
+            "seed": 0,
+        }
+        deliver("bench_detectors" if device == "cpu" else "bench_detectors_cuda", record, save, out)
+
+
 def _beside(
     what: str, threads: int | None, device: str, repeats: int, save: bool, out: Path | None, force: bool
 ) -> None:
@@ -194,16 +265,20 @@ def _beside(
     with one_line_errors():
         if out is not None:
             check_target(out, force)
-        from course_lib.bench import detection_cases, reference_cases, second_order_cases, sr
+        from course_lib.bench import attention_cases, detection_cases, reference_cases, second_order_cases, sr
 
         protocol, cases = {
             "sr": (sr.PROTOCOL, None),
             "reference": (reference_cases.PROTOCOL, reference_cases.CASES),
             "second-order": (second_order_cases.PROTOCOL, second_order_cases.CASES),
             "detection": (detection_cases.PROTOCOL, detection_cases.CASES),
+            "attention": (attention_cases.PROTOCOL, attention_cases.CASES),
         }[what]
         values = sr.run(device, threads, repeats, progress=True, cases=cases)
         typer.echo(sr.table(values))
+        if what == "attention":
+            values["curve"] = attention_cases.curve(device, threads, repeats)
+            typer.echo(attention_cases.curve_table(values["curve"]))
         command = f"course bench {what} --device {device} --repeats {repeats}" + (
             f" --threads {threads}" if threads else ""
         )

@@ -86,6 +86,13 @@ def detectors() -> list[str]:
     return [name for name, kind in _shipped().items() if kind in DETECTORS]
 
 
+def scenes() -> list[str]:
+    """Return the names of the generated scenes that detectors are measured on."""
+    from course_lib.training.detectors import SCENES
+
+    return [f"scenes-{name}" for name in SCENES]
+
+
 def _shipped() -> dict[str, str | None]:
     """Return the class of every network of the book by name, sorted."""
     from course_lib.files import data_dir

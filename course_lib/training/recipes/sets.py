@@ -1,37 +1,46 @@
 """Detectors that answer with a set, from DETR to ViDT, on generated scenes (chapters 19 to 24)."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 
 from course_lib.datasets.annotations import Labelled
-from course_lib.detection.assignment import SetTruth
+from course_lib.detection.assignment import Costs, SetTruth
 from course_lib.detection.boxes import to_cxcywh, to_normalised
 from course_lib.detection.families.detr.tiny import Member, TinySetDetector
+from course_lib.detection.families.ssd.tiny import TinyDetector
+from course_lib.detection.families.vidt.distillation import teach, token_matching
 from course_lib.detection.set_losses import FOCAL, SetWeights, set_losses, total
-from course_lib.training.detectors import EASY, DetectorRecipe, OnScenes, knobs
+from course_lib.training.detectors import LINE, DetectorRecipe, OnScenes, knobs
+from course_lib.training.parts import OnBody, WithParts, part
 from course_lib.training.processes import mean_over_processes
-from course_lib.training.recipe import Recipe
+from course_lib.training.recipe import Data, Recipe
+from course_lib.training.recipes.classifiers import CONV, SMALL_SWIN, SWIN, VIT
+from course_lib.training.recipes.detection import ScenesRecipe
 
 Batch = tuple[Tensor, list[SetTruth]]
 """Pictures (N, 3, H, W) in [0, 1], and what is in each."""
 
 _ARGUMENTS = (
-    *("member", "picture", "queries", "width", "heads", "feed", "encoder", "decoder", "points"),
+    *("member", "picture", "queries", "width", "heads", "feed", "encoder", "decoder", "points", "temperature"),
     *("widths", "cell", "levels", "body_width", "depths", "body_heads", "patch", "window"),
 )
 """Fields that are arguments of `TinySetDetector` under the same names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SetRecipe(OnScenes, DetectorRecipe):
+class SetRecipe(OnBody, OnScenes, DetectorRecipe):
     """Each object is matched with one query, in every layer; losses of DETR, or of Deformable DETR for sigmoids.
 
-    eos: how much "no object" counts among a softmax's classes. The other fields of its own are arguments of
-    `TinySetDetector`.
+    eos: how much "no object" counts among a softmax's classes. teacher: name of the checkpoint of a "vidt" whose tokens
+    this one's are to match, beside its other losses, with weight `matching`; None: nobody. official: as the authors'
+    code matches them, see `token_matching`. sets: what a card of the finished network measures it on. The other fields
+    of its own are arguments of `TinySetDetector`.
     """
 
     clip: float | None = 1.0
@@ -41,9 +50,10 @@ class SetRecipe(OnScenes, DetectorRecipe):
     width: int = 64
     heads: int = 4
     feed: int = 128
-    encoder: int = 2
+    encoder: int = 1
     decoder: int = 3
     points: int = 4
+    temperature: float = 20.0
     widths: tuple[int, ...] = (16, 24, 32, 48, 64, 64)
     cell: int = 16
     levels: int = 3
@@ -53,12 +63,21 @@ class SetRecipe(OnScenes, DetectorRecipe):
     patch: int = 8
     window: int = 4
     eos: float = 0.1
+    teacher: str | None = None
+    matching: float = 4.0
+    official: bool = False
+    sets: tuple[str, ...] = ("scenes-easy", "scenes-line")
 
     def __post_init__(self) -> None:
         """Check the fields; the detector is made without memory."""
         super().__post_init__()
         self.check_scenes()
-        self.check_positive("eos")
+        self.check_positive("eos", "matching")
+        self.check_flags("official")
+        if self.body_rate is not None:
+            self.check_positive("body_rate")
+        if self.teacher is not None and self.member != "vidt":
+            raise ValueError(f"teacher of the recipe {self.name} must be None but for a vidt, got {self.teacher!r}")
         try:
             with torch.device("meta"):
                 TinySetDetector(**self._arguments())
@@ -69,10 +88,22 @@ class SetRecipe(OnScenes, DetectorRecipe):
         return {"names": self.names} | {name: getattr(self, name) for name in _ARGUMENTS}
 
     def model(self) -> TinySetDetector:
-        """Return the detector with the weights it starts from."""
+        """Return the detector with the weights it starts from. Raises CheckpointMissing."""
         model = TinySetDetector(**self._arguments())
+        self.begin(model)
+        if self.teacher is not None:
+            part(self.name, self.teacher)
         # faster on a CPU; the stubs of torch do not know the argument
         return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def data(self) -> Data:
+        """Return endless scenes of this recipe's seed."""
+        parts = tuple(name for name in (self.body, self.teacher) if name is not None)
+        return WithParts(super().data(), parts) if parts else super().data()
+
+    def optimiser(self, model: nn.Module) -> Optimizer:
+        """Return AdamW with a rate for what the body began with, and one for the rest."""
+        return AdamW(self.groups(model), lr=self.rate, weight_decay=self.decay)
 
     def collate(self, samples: Sequence[Labelled]) -> Batch:
         """Return the pictures, and labels and normalised boxes of each."""
@@ -80,24 +111,122 @@ class SetRecipe(OnScenes, DetectorRecipe):
         return torch.stack([one.image for one in samples]), truths
 
     def loss(self, model: TinySetDetector, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Return the weighted losses of all layers, over the objects of all processes."""
+        """Return the weighted losses of all layers, over the objects of all processes, and the distance of tokens."""
         images, truths = batch
-        said = model(model.normalisation(images))
+        seen = model.normalisation(images)
+        said = model(seen, tokens=True) if self.teacher else model(seen)
         there = torch.tensor(float(sum(len(truth) for truth in truths)), device=images.device)
         count = mean_over_processes(there)
-        losses = set_losses(said, truths, focal=not model.background, eos=self.eos, count=count)
+        # what its authors give the one member that has a softmax with the others' costs
+        costs = Costs(classes=2.0) if self.member == "vidt_no_neck" else None
+        losses = set_losses(said, truths, focal=not model.background, costs=costs, eos=self.eos, count=count)
         logged = {f"loss_{name}": losses[name] for name in ("classes", "boxes", "giou")}
-        return total(losses, SetWeights() if model.background else FOCAL), logged
+        loss = total(losses, SetWeights() if model.background else FOCAL)
+        if self.teacher is None:
+            return loss, logged
+        known = teach(_teacher(self.name, self.teacher, images.device), seen)
+        tokens = token_matching(said, known, self.matching, self.official)
+        return loss + tokens, logged | {"loss_tokens": tokens}
 
+
+@functools.lru_cache(maxsize=2)
+def _teacher(recipe: str, name: str, device: torch.device) -> nn.Module:
+    return part(recipe, name).to(device).requires_grad_(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BodiedScenesRecipe(OnBody, ScenesRecipe):
+    """SSD's recipe with a body that was trained before."""
+
+    rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        super().__post_init__()
+        if self.body_rate is not None:
+            self.check_positive("body_rate")
+
+    def model(self) -> TinyDetector:
+        """Return the detector with the weights it starts from. Raises CheckpointMissing."""
+        model = super().model()
+        self.begin(model)
+        return model
+
+    def data(self) -> Data:
+        """Return endless scenes of this recipe's seed."""
+        return WithParts(super().data(), (self.body,)) if self.body else super().data()
+
+    def optimiser(self, model: nn.Module) -> Optimizer:
+        """Return AdamW with a rate for what the body began with, and one for the rest."""
+        return AdamW(self.groups(model), lr=self.rate, weight_decay=self.decay)
+
+
+_ON_CONV: dict[str, Any] = CONV | {"body": "body-conv"}
+_ON_VIT: dict[str, Any] = VIT | {"body": "body-vit"}
+_ON_SWIN: dict[str, Any] = SWIN | {"body": "body-swin"}
+_DETR: dict[str, Any] = {"width": 80, "feed": 160, "rate": 4e-4, "body_rate": 2e-4}
+_DEFORMABLE: dict[str, Any] = {"rate": 1e-3, "body_rate": 5e-4}
+_MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "detr": ("a small DETR", {"member": "detr"} | _ON_CONV | _DETR),
+    "deformable": ("a small Deformable DETR", {"member": "deformable"} | _ON_CONV | _DEFORMABLE),
+    "refine": ("the same with boxes refined layer by layer", {"member": "refine"} | _ON_CONV | _DEFORMABLE),
+    "two-stage": ("the same with proposals besides", {"member": "two_stage"} | _ON_CONV | _DEFORMABLE),
+    "detr-vit": ("a small DETR on a ViT", {"member": "detr_vit"} | _ON_VIT | _DETR),
+    "yolos": ("a small YOLOS", {"member": "yolos", "rate": 1e-3, "body_rate": 5e-4} | _ON_VIT),
+    "vidt": ("a small ViDT", {"member": "vidt"} | _ON_SWIN | _DEFORMABLE),
+    "vidt-no-neck": ("the same without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _DEFORMABLE),
+}
+"""The members in words, and as fields of a recipe."""
+
+
+def _compared(name: str, about: str, **fields: Any) -> SetRecipe:
+    return SetRecipe(
+        name=f"line-{name}",
+        about=f"{about}: compared with equal steps",
+        steps=1500,
+        batch=16,
+        validate_every=250,
+        held_out=500,
+        **(knobs(LINE) | fields),
+    )
+
+
+def _shipped(name: str, member: str, steps: int, aim: float | None = None) -> SetRecipe:
+    what, fields = _MEMBERS[member]
+    return SetRecipe(
+        name=name,
+        about=f"{what} for discs, squares and triangles of 6 to 32 pixels",
+        steps=steps,
+        batch=16,
+        validate_every=1000,
+        checkpoint_every=1000,
+        held_out=500,
+        aim=aim,
+        **(knobs(LINE) | fields),
+    )
+
+
+_STUDENT: dict[str, Any] = {"member": "vidt", "body": "body-swin-small"} | SMALL_SWIN | _DEFORMABLE
 
 RECIPES: tuple[Recipe, ...] = (
-    SetRecipe(
-        name="detr-tiny",
-        about="a small DETR for discs, squares and triangles of 10 to 30 pixels",
-        **knobs(EASY),
-        steps=4000,
-        batch=32,
-        validate_every=1000,
-        aim=0.95,
+    _shipped("detr-tiny", "detr", 6000, aim=0.95),
+    _shipped("deformable-tiny", "refine", 3000),
+    _shipped("yolos-tiny", "yolos", 4000),
+    _shipped("vidt-tiny", "vidt", 4000),
+    _shipped("vidt-tiny-no-neck", "vidt-no-neck", 3000),
+    BodiedScenesRecipe(
+        name="line-ssd",
+        about="a small SSD: compared with equal steps",
+        body="body-conv",
+        steps=1500,
+        batch=16,
+        validate_every=250,
+        held_out=500,
+        rate=4e-3,
+        body_rate=2e-3,
+        **(knobs(LINE) | CONV),
     ),
+    *(_compared(name, what, **fields) for name, (what, fields) in _MEMBERS.items()),
+    _compared("student", "a smaller ViDT", **_STUDENT),
+    _compared("distilled", "the same, its tokens drawn to those of a larger one", teacher="vidt-tiny", **_STUDENT),
 )

@@ -31,9 +31,9 @@ class DETR(nn.Module):
     body: module (N, 3, H, W) -> map (N, channels, h, w) that says its `channels` and `stride`, such as `resnet_body()`
     or `OneMap`. width, heads, hidden, dropout, pre_norm, activation: of the transformer. encoder, decoder: its layers
     (no encoder: 0). queries: how many objects can be found. classes: columns of logits; the last is "no object".
-    positions: of the map's cells, from sines or learned (for maps up to 50 x 50). picture: (height, width) that it is
-    trained at, or None: sides are then `shorter` to at most `longer`. normalisation: makes the input of pictures in
-    [0, 1].
+    positions: of the map's cells, from sines (`temperature`: of `sine`) or learned (for maps up to 50 x 50). picture:
+    (height, width) that it is trained at, or None: sides are then `shorter` to at most `longer`. normalisation: makes
+    the input of pictures in [0, 1].
 
     Without padding a picture's results do not depend on the others of its batch. Padded to their size it gives other
     results than alone, as officially: attention does not read the padding and positions do not count it, but the body's
@@ -64,6 +64,7 @@ class DETR(nn.Module):
         shorter: int = 800,
         longer: int = 1333,
         normalisation: Normalisation = IMAGENET,
+        temperature: float = 10000.0,
     ) -> None:
         """Make the parts; the transformer's matrices are drawn after Glorot, as officially."""
         super().__init__()
@@ -77,7 +78,8 @@ class DETR(nn.Module):
         if check_length("width", width, 4) % 4:
             raise ValueError(f"width must be a multiple of 4, a sine and a cosine of x and of y, got {width}")
         self.project = nn.Conv2d(channels, width, 1)
-        self.positions = LearnedPositions(width) if positions == "learned" else partial(sine, width=width)
+        sines = partial(sine, width=width, temperature=temperature)
+        self.positions = LearnedPositions(width) if positions == "learned" else sines
         self.encoder = Encoder(encoder, width, heads, hidden, dropout, pre_norm, activation)
         self.decoder = Decoder(decoder, width, heads, hidden, dropout, pre_norm, activation)
         self.query_positions = nn.Parameter(torch.randn(queries, width))

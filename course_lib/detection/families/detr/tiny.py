@@ -40,7 +40,8 @@ class TinySetDetector(nn.Module):
 
     The others have a transformer for a body: body_width, depths, body_heads, patch, and in ViDT window, as of `ViT` and
     `RAMBody`; a ViT has one depth and one number of heads, ViDT one for each stage (the second of them and later ones
-    give maps, and one more follows). Of ViDT the last stage's tokens read the patches.
+    give maps, and one more follows). Of ViDT the last stage's tokens read the patches. temperature: of the sines of all
+    but "yolos", which has none.
 
     network: the detector at work. Each argument is kept under its name. Raises TypeError or ValueError for arguments
     out of range.
@@ -66,6 +67,7 @@ class TinySetDetector(nn.Module):
         body_heads: Sequence[int] = (4,),
         patch: int = 8,
         window: int = 4,
+        temperature: float = 10000.0,
     ) -> None:
         """Make the member's parts with random weights."""
         super().__init__()
@@ -78,7 +80,7 @@ class TinySetDetector(nn.Module):
         self.encoder, self.decoder, self.points = encoder, decoder, points
         self.widths = check_several("widths", widths, 2 + len(STRIDES))
         self.cell, self.levels = _one_of("cell", cell, STRIDES), check_length("levels", levels)
-        self.body_width, self.patch, self.window = body_width, patch, window
+        self.body_width, self.patch, self.window, self.temperature = body_width, patch, window, temperature
         self.depths, self.body_heads = check_several("depths", depths), check_several("body_heads", body_heads)
         if width % GROUPS:
             raise ValueError(f"width must be a multiple of {GROUPS}, got {width}")
@@ -127,7 +129,8 @@ class TinySetDetector(nn.Module):
     def _layers(self) -> dict[str, Any]:
         """Return a transformer's arguments; the norm stands before each part: what few steps suffice for."""
         own = {"width": self.width, "heads": self.heads, "hidden": self.feed}
-        return own | {"encoder": self.encoder, "decoder": self.decoder, "pre_norm": True, "dropout": 0.0}
+        depths: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder}
+        return own | depths | {"pre_norm": True, "dropout": 0.0, "temperature": self.temperature}
 
     def _one_map(self) -> OneMap:
         maps = 1 + STRIDES.index(self.cell)
@@ -154,6 +157,7 @@ class TinySetDetector(nn.Module):
             positions=self.width,
             cross_stages=(len(self.depths) - 1,),
             extra=self.width if neck else None,
+            temperature=self.temperature,
         )
         own: dict[str, Any] = {"layers": self.decoder, "heads": self.heads, "points": self.points, "hidden": self.feed}
         classes = len(self.names) + (not neck)

@@ -164,17 +164,18 @@ class BodiedScenesRecipe(OnBody, ScenesRecipe):
 _ON_CONV: dict[str, Any] = CONV | {"body": "body-conv"}
 _ON_VIT: dict[str, Any] = VIT | {"body": "body-vit"}
 _ON_SWIN: dict[str, Any] = SWIN | {"body": "body-swin"}
-_DETR: dict[str, Any] = {"width": 80, "feed": 160, "rate": 4e-4, "body_rate": 2e-4}
-_DEFORMABLE: dict[str, Any] = {"rate": 1e-3, "body_rate": 5e-4}
+_DETR: dict[str, Any] = {"width": 80, "feed": 160, "rate": 4e-4, "body_rate": 4e-4}
+_DEFORMABLE: dict[str, Any] = {"rate": 1e-3, "body_rate": 1e-3}
+_VIDT: dict[str, Any] = {"decoder": 2, "rate": 5e-4, "body_rate": 5e-4}
 _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "detr": ("a small DETR", {"member": "detr"} | _ON_CONV | _DETR),
     "deformable": ("a small Deformable DETR", {"member": "deformable"} | _ON_CONV | _DEFORMABLE),
     "refine": ("the same with boxes refined layer by layer", {"member": "refine"} | _ON_CONV | _DEFORMABLE),
     "two-stage": ("the same with proposals besides", {"member": "two_stage"} | _ON_CONV | _DEFORMABLE),
     "detr-vit": ("a small DETR on a ViT", {"member": "detr_vit"} | _ON_VIT | _DETR),
-    "yolos": ("a small YOLOS", {"member": "yolos", "rate": 1e-3, "body_rate": 5e-4} | _ON_VIT),
-    "vidt": ("a small ViDT", {"member": "vidt"} | _ON_SWIN | _DEFORMABLE),
-    "vidt-no-neck": ("the same without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _DEFORMABLE),
+    "yolos": ("a small YOLOS", {"member": "yolos", "rate": 5e-4, "body_rate": 5e-4} | _ON_VIT),
+    "vidt": ("a small ViDT", {"member": "vidt"} | _ON_SWIN | _VIDT),
+    "vidt-no-neck": ("the same without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _VIDT),
 }
 """The members in words, and as fields of a recipe."""
 
@@ -185,8 +186,8 @@ def _compared(name: str, about: str, **fields: Any) -> SetRecipe:
         about=f"{about}: compared with equal steps",
         steps=1500,
         batch=16,
-        validate_every=250,
-        held_out=500,
+        validate_every=500,
+        held_out=300,
         **(knobs(LINE) | fields),
     )
 
@@ -206,7 +207,7 @@ def _shipped(name: str, member: str, steps: int, aim: float | None = None) -> Se
     )
 
 
-_STUDENT: dict[str, Any] = {"member": "vidt", "body": "body-swin-small"} | SMALL_SWIN | _DEFORMABLE
+_STUDENT: dict[str, Any] = {"member": "vidt", "body": "body-swin-small"} | SMALL_SWIN | _VIDT
 
 RECIPES: tuple[Recipe, ...] = (
     _shipped("detr-tiny", "detr", 6000, aim=0.95),
@@ -220,8 +221,8 @@ RECIPES: tuple[Recipe, ...] = (
         body="body-conv",
         steps=1500,
         batch=16,
-        validate_every=250,
-        held_out=500,
+        validate_every=500,
+        held_out=300,
         rate=4e-3,
         body_rate=2e-3,
         **(knobs(LINE) | CONV),

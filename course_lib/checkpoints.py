@@ -27,7 +27,7 @@ from course_lib.super_resolution.rdn import RDN
 from course_lib.super_resolution.san import SAN
 from course_lib.super_resolution.ttsr import TTSR
 
-_SMALL: tuple[type[nn.Module], ...] = (TinyClassifier, TinyDetector, TinySetDetector)
+_SMALL: tuple[type[nn.Module], ...] = (TinyDetector, TinySetDetector, TinyClassifier)
 _KINDS: tuple[type[nn.Module], ...] = (EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, *_SMALL)
 MODELS: dict[str, type[nn.Module]] = {kind.__name__: kind for kind in _KINDS}
 """The classes that a file may ask for, by name: a file is data, and makes nothing else."""

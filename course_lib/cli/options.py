@@ -13,6 +13,8 @@ import typer
 
 DETECTORS = ("TinyDetector", "TinySetDetector")
 """Classes of the book's own detectors, as files name them."""
+CLASSIFIERS = ("TinyClassifier",)
+"""Classes of its classifiers."""
 SMALLEST_SCALE, LARGEST_SCALE = Fraction(1, 10**6), Fraction(10**9)
 
 
@@ -78,7 +80,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 def networks() -> list[str]:
     """Return the names of the networks of the book that enlarge pictures."""
-    return [name for name, kind in _shipped().items() if kind not in DETECTORS]
+    return [name for name, kind in _shipped().items() if kind not in (*DETECTORS, *CLASSIFIERS)]
 
 
 def detectors() -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any
 from torch import nn
 
 from course_lib import checkpoints, datasets, measurements
-from course_lib.cli import ship_detection
+from course_lib.classification import TinyClassifier
+from course_lib.cli import ship_classification, ship_detection
 from course_lib.cli.evaluate import PROTOCOLS, measure, method
-from course_lib.cli.options import DETECTORS
+from course_lib.cli.options import CLASSIFIERS, DETECTORS
 from course_lib.detection.detectors import is_detector
 from course_lib.files import check_writable
 from course_lib.official.fitting import fit
@@ -19,6 +20,7 @@ from course_lib.super_resolution.metrics import benchmark, enlarger, network, sc
 from course_lib.super_resolution.ttsr import TTSR
 from course_lib.training import checkpoint, recipes
 from course_lib.training.recipe import Recipe
+from course_lib.training.recipes.classifiers import ClassifierRecipe
 
 SETS = ("Set5", "Set14")
 SCALES = (2, 3, 4, 6, 8)
@@ -86,6 +88,8 @@ def _measured(model: nn.Module, recipe: Recipe) -> dict[str, Any]:
     if is_detector(model):
         detector: Any = model
         return ship_detection.measured(detector, aim, getattr(recipe, "sets", ()))
+    if isinstance(model, TinyClassifier) and isinstance(recipe, ClassifierRecipe):
+        return ship_classification.card(model, recipe)
     metrics = {data: _compare(model, data) for data in SETS}
     return {
         "metrics": metrics,
@@ -162,7 +166,7 @@ def text(card: dict[str, Any]) -> str:
         f"{card['name']}: {card['about']}",
         f"{card['model']}, {card['parameters']:,} parameters, {card['bytes']:,} bytes, sha256 {card['sha256']}",
         "",
-        *(ship_detection.lines(card) if card["model"] in DETECTORS else _enlarged(card)),
+        *_told(card),
     ]
     hardware = training["hardware"]
     lines += [
@@ -178,6 +182,12 @@ def text(card: dict[str, Any]) -> str:
         f"revision {training['revision']}, {training['date']}",
     ]
     return "\n".join(lines)
+
+
+def _told(card: dict[str, Any]) -> list[str]:
+    if card["model"] in DETECTORS:
+        return ship_detection.lines(card)
+    return ship_classification.lines(card) if card["model"] in CLASSIFIERS else _enlarged(card)
 
 
 def _enlarged(card: dict[str, Any]) -> list[str]:

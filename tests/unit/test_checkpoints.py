@@ -34,7 +34,7 @@ PARAMETERS = {
     "ttsr-tiny": 414_955,
 }
 NAMES = tuple(PARAMETERS)
-KNOWN = "EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, TinyDetector"
+KNOWN = "EDSR, ESPCN, LIIF, MetaSR, RDN, SAN, TTSR, TinyDetector, TinySetDetector, TinyClassifier"
 
 
 def course(*words: object) -> Any:

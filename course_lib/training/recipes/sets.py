@@ -164,8 +164,8 @@ class BodiedScenesRecipe(OnBody, ScenesRecipe):
 _ON_CONV: dict[str, Any] = CONV | {"body": "body-conv"}
 _ON_VIT: dict[str, Any] = VIT | {"body": "body-vit"}
 _ON_SWIN: dict[str, Any] = SWIN | {"body": "body-swin"}
-_DETR: dict[str, Any] = {"width": 80, "feed": 160, "rate": 4e-4, "body_rate": 4e-4}
-_DEFORMABLE: dict[str, Any] = {"rate": 1e-3, "body_rate": 1e-3}
+_DETR: dict[str, Any] = {"width": 96, "feed": 192, "rate": 4e-4, "body_rate": 4e-4}
+_DEFORMABLE: dict[str, Any] = {"feed": 192, "rate": 1e-3, "body_rate": 1e-3}
 _VIDT: dict[str, Any] = {"decoder": 2, "rate": 5e-4, "body_rate": 5e-4}
 _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "detr": ("a small DETR", {"member": "detr"} | _ON_CONV | _DETR),
@@ -201,20 +201,19 @@ def _shipped(name: str, member: str, steps: int, aim: float | None = None) -> Se
         batch=16,
         validate_every=1000,
         checkpoint_every=1000,
-        held_out=500,
-        aim=aim,
-        **(knobs(LINE) | fields),
+        warm_up=100,
+        **(knobs(LINE) | fields | more),
     )
 
 
 _STUDENT: dict[str, Any] = {"member": "vidt", "body": "body-swin-small"} | SMALL_SWIN | _VIDT
 
 RECIPES: tuple[Recipe, ...] = (
-    _shipped("detr-tiny", "detr", 6000, aim=0.95),
+    _shipped("detr-tiny", "detr", 8000, width=80, feed=160, encoder=2, aim=0.95),
     _shipped("deformable-tiny", "refine", 3000),
-    _shipped("yolos-tiny", "yolos", 4000),
-    _shipped("vidt-tiny", "vidt", 4000),
-    _shipped("vidt-tiny-no-neck", "vidt-no-neck", 3000),
+    _shipped("yolos-tiny", "yolos", 5000),
+    _shipped("vidt-tiny", "vidt", 5000),
+    _shipped("vidt-tiny-no-neck", "vidt-no-neck", 4000),
     BodiedScenesRecipe(
         name="line-ssd",
         about="a small SSD: compared with equal steps",

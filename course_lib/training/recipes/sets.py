@@ -166,14 +166,15 @@ _ON_VIT: dict[str, Any] = VIT | {"body": "body-vit"}
 _ON_SWIN: dict[str, Any] = SWIN | {"body": "body-swin"}
 _DETR: dict[str, Any] = {"width": 96, "feed": 192, "rate": 4e-4, "body_rate": 4e-4}
 _DEFORMABLE: dict[str, Any] = {"feed": 192, "rate": 1e-3, "body_rate": 1e-3}
-_VIDT: dict[str, Any] = {"decoder": 2, "rate": 5e-4, "body_rate": 5e-4}
+_HALF: dict[str, Any] = {"rate": 5e-4, "body_rate": 5e-4}
+_VIDT: dict[str, Any] = {"decoder": 2} | _HALF
 _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "detr": ("a small DETR", {"member": "detr"} | _ON_CONV | _DETR),
     "deformable": ("a small Deformable DETR", {"member": "deformable"} | _ON_CONV | _DEFORMABLE),
     "refine": ("the same with boxes refined layer by layer", {"member": "refine"} | _ON_CONV | _DEFORMABLE),
     "two-stage": ("the same with proposals besides", {"member": "two_stage"} | _ON_CONV | _DEFORMABLE),
-    "detr-vit": ("a small DETR on a ViT", {"member": "detr_vit"} | _ON_VIT | _DETR),
-    "yolos": ("a small YOLOS", {"member": "yolos", "rate": 5e-4, "body_rate": 5e-4} | _ON_VIT),
+    "detr-vit": ("a small DETR on a ViT", {"member": "detr_vit"} | _ON_VIT | _DETR | _HALF),
+    "yolos": ("a small YOLOS", {"member": "yolos"} | _ON_VIT | _HALF),
     "vidt": ("a small ViDT", {"member": "vidt"} | _ON_SWIN | _VIDT),
     "vidt-no-neck": ("the same without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _VIDT),
 }
@@ -186,13 +187,13 @@ def _compared(name: str, about: str, **fields: Any) -> SetRecipe:
         about=f"{about}: compared with equal steps",
         steps=1500,
         batch=16,
-        validate_every=500,
-        held_out=300,
+        validate_every=250,
+        warm_up=100,
         **(knobs(LINE) | fields),
     )
 
 
-def _shipped(name: str, member: str, steps: int, aim: float | None = None) -> SetRecipe:
+def _shipped(name: str, member: str, steps: int, **more: Any) -> SetRecipe:
     what, fields = _MEMBERS[member]
     return SetRecipe(
         name=name,
@@ -220,8 +221,8 @@ RECIPES: tuple[Recipe, ...] = (
         body="body-conv",
         steps=1500,
         batch=16,
-        validate_every=500,
-        held_out=300,
+        validate_every=250,
+        warm_up=100,
         rate=4e-3,
         body_rate=2e-3,
         **(knobs(LINE) | CONV),

@@ -95,10 +95,9 @@ def shift_mask(
 @lru_cache(maxsize=64)
 def _four_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the masks of a window inside, in the last column, in the last row, and of both: (4, M^2, M^2)."""
-    with torch.inference_mode(False):  # a tensor made inside could not take part in a training later
-        ids = regions((2 * window, 2 * window), window, shift).to(device)
-        found = partition(ids[None, :, :, None].to(torch.float32), window)
-        return torch.where(found == found.mT, 0.0, UNREAD).to(dtype)
+    ids = regions((2 * window, 2 * window), window, shift).to(device)
+    found = partition(ids[None, :, :, None].to(torch.float32), window)
+    return torch.where(found == found.mT, 0.0, UNREAD).to(dtype)
 
 
 def relative_index(window: int) -> Tensor:
@@ -115,7 +114,7 @@ def relative_index(window: int) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _index_on(window: int, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
+    with torch.inference_mode(False):  # what is made inside could not take part in a training later
         return relative_index(window).to(device)
 
 

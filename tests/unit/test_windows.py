@@ -59,6 +59,7 @@ def test_masks_come_from_regions(height: int, width: int, shift: int) -> None:
 def test_masks_are_kept_without_growing() -> None:
     """Oracle: one entry for all sizes; none that inference mode, or the meta device, leaves for a training."""
     windows._four_masks.cache_clear()
+    windows._index_on.cache_clear()
     with torch.inference_mode():
         inside = shift_mask((8, 8), 4, 2)
         WindowAttention(4, 2, 4).bias()

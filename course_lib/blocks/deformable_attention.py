@@ -53,8 +53,9 @@ class DeformableAttention(nn.Module):
     """Queries read `points` places of each of `levels` maps around a reference, with each of `heads` heads.
 
     Where and how strongly is a linear function of the query alone; no query is compared with a key. New: all points
-    weigh the same, and head m looks along direction m of a ring, its point k (from 1) k cells away.
-    Raises ValueError where `width` does not divide by `heads`. Zhu et al. 2021, equation 3.
+    weigh the same, and head m looks along direction m of a ring, its point k (from 1) k cells away. Raises TypeError or
+    ValueError for numbers that are not whole and >= 1, and where heads does not divide width. Zhu et al. 2021,
+    equation 3.
     """
 
     def __init__(self, width: int = 256, heads: int = 8, levels: int = 4, points: int = 4) -> None:
@@ -63,7 +64,7 @@ class DeformableAttention(nn.Module):
         for name, number in {"width": width, "heads": heads, "levels": levels, "points": points}.items():
             check_length(name, number)
         if width % heads:
-            raise ValueError(f"width must divide by heads, got {width} and {heads}")
+            raise ValueError(f"heads must divide width, {width}, got {heads}")
         self.width, self.heads, self.levels, self.points = width, heads, levels, points
         self.offsets = nn.Linear(width, heads * levels * points * 2)
         self.weights = nn.Linear(width, heads * levels * points)
@@ -99,8 +100,10 @@ class DeformableAttention(nn.Module):
 
         query: (N, Q, width), with positions added. references: (N, Q, levels, 2), points (x, y) in parts of each map,
         or (..., 4), boxes cxcywh. source: (N, S, width), the places of all maps. shapes: (height, width) of each map.
-        padding: bool (N, S), True where a place is padding and counts as 0.
+        padding: bool (N, S), True where a place is padding and counts as 0. Raises TypeError or ValueError for shapes
+        that do not fit.
         """
+        self._check(query, references, source, shapes, padding)
         values = self.values(source)
         if padding is not None:
             values = values.masked_fill(padding[..., None], 0)  # behind the projection, whose bias would fill it again
@@ -117,10 +120,26 @@ class DeformableAttention(nn.Module):
         """
         offsets = self.offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
         logits = self.weights(query).unflatten(-1, (self.heads, self.levels * self.points))
-        weights = logits.softmax(-1).unflatten(-1, (self.levels, self.points))
+        weights = logits.to(references.dtype).softmax(-1).unflatten(-1, (self.levels, self.points))
         around = references[:, :, None, :, None]
         if references.shape[-1] == 2:
             scale = 1 / references.new_tensor([(width, height) for height, width in shapes])[:, None]
         else:
             scale = around[..., 2:] * (0.5 / self.points)
         return around[..., :2] + offsets * scale, weights
+
+    def _check(
+        self, query: Tensor, references: Tensor, source: Tensor, shapes: Sequence[Size], padding: Tensor | None
+    ) -> None:
+        if query.dim() != 3 or query.shape[2] != self.width:
+            raise ValueError(f"query must be (N, Q, {self.width}), got {tuple(query.shape)}")
+        known = (*query.shape[:2], self.levels)
+        if references.dim() != 4 or references.shape[:3] != known or references.shape[3] not in (2, 4):
+            raise ValueError(f"references must be {(*known, '2 or 4')}, got {tuple(references.shape)}".replace("'", ""))
+        if len(shapes) != self.levels:
+            raise ValueError(f"shapes must be {self.levels} maps' (height, width), got {list(shapes)}")
+        places = (len(query), sum(height * width for height, width in shapes))
+        if source.shape != (*places, self.width):
+            raise ValueError(f"source must be {(*places, self.width)}, got {tuple(source.shape)}")
+        if padding is not None and (padding.dtype != torch.bool or padding.shape != places):
+            raise ValueError(f"padding must be bool {places}, got {padding.dtype} {tuple(padding.shape)}")

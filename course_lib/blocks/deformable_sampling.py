@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Size = tuple[int, int]
 
-ON_CPU, ON_OTHERS = 1 << 13, 1 << 20
+ON_CPU, ON_OTHERS = 1 << 15, 1 << 20
 """Points whose numbers are held at once: what a CPU's cache holds of them, for each thread; and some GiB elsewhere."""
 
 
@@ -31,9 +32,10 @@ class Sampled(torch.autograd.Function):
         found = table.new_empty(batch * queries * heads, value.shape[3])
         for part in _parts(shapes, value, locations, weights):
             found[part.sums] = F.embedding_bag(part.cells(), table, mode="sum", per_sample_weights=part.factors())
-        return found.reshape(batch, queries, -1)
+        return found.reshape(batch, queries, heads * value.shape[3])
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of value, locations and weights."""
         value, locations, weights = ctx.saved_tensors
@@ -53,8 +55,10 @@ class Sampled(torch.autograd.Function):
                 cells.append(read)
                 factors.append(part.factors())
         of_value = None
-        if ctx.needs_input_grad[0]:
+        if cells:
             of_value = _given_back(torch.cat(cells), torch.cat(factors), cotangent, len(table)).view_as(value)
+        elif ctx.needs_input_grad[0]:
+            of_value = torch.zeros_like(value)
         return of_value, of_locations, of_weights, None
 
 

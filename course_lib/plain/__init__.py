@@ -2,6 +2,7 @@
 
 from course_lib.plain.attention import attention_loop, multi_head_loop, sine_loop
 from course_lib.plain.convolution import convolve, convolve_transposed
+from course_lib.plain.deformable import deformable_attention_grid_sample
 from course_lib.plain.detection import (
     anchors_loop,
     average_precision_loop,
@@ -42,6 +43,7 @@ __all__ = [
     "convolve",
     "convolve_transposed",
     "covariance_by_matrix",
+    "deformable_attention_grid_sample",
     "eigen_sqrt",
     "focal_loss",
     "giou_pair",

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from course_lib.training import Result, Row
 
 
+GROUPS = {"classifiers": ("conv-scenes", "swin-scenes", "vit-scenes")}
+"""Recipes that are compared with each other and have no common beginning of their names."""
+
+
 def compare(
-    family: Annotated[str, typer.Argument(help="All recipes called FAMILY-something.", metavar="FAMILY")],
+    family: Annotated[
+        str, typer.Argument(help="All recipes called FAMILY-something; or classifiers.", metavar="FAMILY")
+    ],
     seeds: Annotated[int, typer.Option(help="How many: 0, 1, 2 and so on.", **whole(1))] = 3,
     folder: Annotated[Path | None, typer.Option(help="For all trainings; default runs/compare-FAMILY.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of the recipes' own number.", **whole(1))] = None,
@@ -38,7 +44,7 @@ def compare(
         from course_lib import training
         from course_lib.training import recipes as known
 
-        names = [name for name in known.names() if name.startswith(f"{family}-")]
+        names = [name for name in known.names() if name in GROUPS.get(family, ()) or name.startswith(f"{family}-")]
         if not names:
             raise ValueError(f"no recipe is called {family}-something; there are: {', '.join(known.names())}")
         place = folder or Path("runs") / f"compare-{family}"
@@ -67,9 +73,9 @@ def compare(
             for key, numbers in found["last"].items():
                 typer.echo(f"{name:<24} {key:<18} {numbers['mean']:.4f} +- {numbers['spread']:.4f}")
         if save:
-            from course_lib.cli import compare_detection
+            from course_lib.cli import compare_classification, compare_detection
 
-            more = compare_detection.complete(results, values)
+            more = compare_detection.complete(results, values) + compare_classification.complete(results, values)
             _record(family, results, values, changes, precision.value, more)
 
 

@@ -185,7 +185,7 @@ def _compared(name: str, about: str, **fields: Any) -> SetRecipe:
     return SetRecipe(
         name=f"line-{name}",
         about=f"{about}: compared with equal steps",
-        steps=1500,
+        steps=1000,
         batch=16,
         validate_every=250,
         warm_up=100,
@@ -219,7 +219,7 @@ RECIPES: tuple[Recipe, ...] = (
         name="line-ssd",
         about="a small SSD: compared with equal steps",
         body="body-conv",
-        steps=1500,
+        steps=1000,
         batch=16,
         validate_every=250,
         warm_up=100,

@@ -145,13 +145,22 @@ def test_the_larger_network_runs(made: dict[str, Any]) -> None:
         assert outputs["boxes"].std(1).min() > 0.005
 
 
-def test_another_file_is_refused(made: dict[str, Any]) -> None:
-    """Oracle: the names, which the message tells as the released file has them."""
-    state = made["state"]
+def test_another_file_is_refused() -> None:
+    """Oracle: the names, which the message tells as the released file has them; on the meta device."""
+    state = fill.shapes("detr_r50")
+
+    def fit(name: str, state: dict[str, Tensor]) -> None:
+        chosen = official.adapter(name)
+        with torch.device("meta"):
+            model = chosen.build()
+        ours = {chosen.rename(key): key for key in state}
+        official.fit(model, {key: state[theirs] for key, theirs in ours.items()}, name, official=ours)
+
     for lost in ("query_embed.weight", "transformer.decoder.layers.3.multihead_attn.in_proj_bias"):
         with pytest.raises(official.Misfit, match=r"of detr_r50: 1 missing: "):
-            official.load("detr_r50", {key: value for key, value in state.items() if key != lost})
+            fit("detr_r50", {key: value for key, value in state.items() if key != lost})
+    another = torch.empty(256, device="meta")
     with pytest.raises(official.Misfit, match=r"of detr_r50: 1 unexpected: transformer\.encoder\.norm\.weight$"):
-        official.load("detr_r50", state | {"transformer.encoder.norm.weight": torch.ones(256)})
+        fit("detr_r50", state | {"transformer.encoder.norm.weight": another})
     with pytest.raises(official.Misfit, match=r"missing: .*layer3\.6\."):
-        official.load("detr_r101", state)
+        fit("detr_r101", state)

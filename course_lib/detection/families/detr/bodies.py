@@ -66,8 +66,6 @@ class SeveralMaps(nn.Module):
         if not layers or len(layers) != len(strides):
             raise ValueError(f"strides must be one for each of the layers {tuple(layers)}, got {tuple(strides)}")
         several = [OneMap(network, stride, layer) for stride, layer in zip(strides, layers, strict=True)]
-        if len({isinstance(layer, str) for layer in layers}) > 1:
-            raise TypeError(f"layers must be all places or all names, got {tuple(layers)}")
         self.network, self.layers = network, tuple(layers)
         self.channels = tuple(one.channels for one in several)
         self.strides = tuple(one.stride for one in several)

@@ -170,7 +170,10 @@ def evaluate_detection(
     ] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A detector from a file: an official checkpoint of SSD, FSSD, DSSD, DSOD, or ours."),
+        typer.Option(
+            help="A detector from a file: an official checkpoint of SSD, FSSD, DSSD, DSOD, DETR, "
+            "Deformable DETR, YOLOS or ViDT, or one of ours."
+        ),
     ] = None,
     meant: Annotated[
         str | None,
@@ -181,8 +184,8 @@ def evaluate_detection(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="scenes-easy, scenes-hard, scenes-family, BCCD-val, BCCD-test, coins, a folder with VOC's XML files "
-            "and pictures, or a JSON of COCO; may be repeated; default: scenes-easy.",
+            help="scenes-easy, scenes-hard, scenes-family, scenes-line, BCCD-val, BCCD-test, coins, a folder with "
+            "VOC's XML files and pictures, or a JSON of COCO; may be repeated; default: scenes-easy.",
             metavar="SET",
         ),
     ] = None,
@@ -212,9 +215,11 @@ def evaluate_detection(
       course evaluate detection --checkpoint ssd300_mAP_77.43_v2.pth --data VOCdevkit/VOC2007 --pictures 100
       course evaluate detection --model ssd-tiny-bccd --data cells.json --images cells
 
-    A set must have the detector's classes: `course card` names those of the book's; those with 20 classes have VOC's.
-    Of coins it is counted how many are found, whatever they are called. Photographs are seen at the size that the
-    detector was made for, scenes as they are. VOC's difficult objects and COCO's crowds do not count.
+    A set must have the detector's classes: `course card` names those of the book's; those with 20 classes have VOC's,
+    with 80 or 91 COCO's. Of coins it is counted how many are found, whatever they are called. Photographs are seen at
+    the size that the detector was made for (DETR and its descendants: the shorter side at 800 pixels but the longer at
+    most 1333), scenes as they are. Where nothing is suppressed, in DETR's line, duplicates are those of the answer.
+    VOC's difficult objects and COCO's crowds do not count.
     """
     with one_line_errors():
         if out is not None:

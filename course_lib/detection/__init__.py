@@ -30,11 +30,21 @@ from course_lib.detection.metrics import (
     voc_map,
 )
 from course_lib.detection.nms import class_nms, nms
-from course_lib.detection.prediction import CAFFE, PLAIN, Detections, Normalisation, postprocess, preprocess
+from course_lib.detection.prediction import (
+    CAFFE,
+    IMAGENET,
+    PLAIN,
+    Detections,
+    Normalisation,
+    pad,
+    postprocess,
+    preprocess,
+)
 from course_lib.detection.set_prediction import select
 
 __all__ = [
     "CAFFE",
+    "IMAGENET",
     "MAPS",
     "PLAIN",
     "SSD300_VOC",
@@ -67,6 +77,7 @@ __all__ = [
     "matching_cost",
     "multibox_loss",
     "nms",
+    "pad",
     "postprocess",
     "precision_recall",
     "preprocess",

@@ -61,6 +61,8 @@ API = {
     "course_lib.detection.nms": "Of boxes on one object the best stays.",
     "course_lib.detection.prediction": "From pictures to a detector's input, and from its output to boxes.",
     "course_lib.detection.metrics": "Average precision, by PASCAL VOC and by COCO.",
+    "course_lib.detection.detectors": "What a detector is: one that suppresses, or one that answers with a set.",
+    "course_lib.detection.coco_names": "What COCO calls its classes.",
     "course_lib.detection.finding": "What a detector finds in photographs, at which size, and the memory that takes.",
     "course_lib.detection.evaluation": "How well a detector does, and what it costs.",
     "course_lib.detection.families.ssd.ssd": "Body, neck, heads and anchors: SSD, and the frame of its family.",

@@ -189,7 +189,7 @@ def test_refusals_before_anything_is_measured(net: Any, tmp_path: Path, monkeypa
     dogs.write_text(dogs.read_text().replace("disc", "dog"))
     ours: list[object] = ["--checkpoint", path]
     cases: list[tuple[list[object], str]] = [
-        ([*ours, "--data", "BCCD"], "data must be one of scenes-easy, scenes-hard, scenes-family, BCCD-val, BCCD-test"),
+        ([*ours, "--data", "BCCD"], "data must be one of scenes-easy, scenes-hard, scenes-family, scenes-line, BCCD"),
         ([*ours, "--data", tmp_path / "empty"], "empty has no .xml file"),
         ([*ours, "--data", tmp_path / "gone"], "gone has boxes but no picture of 1"),
         ([*ours, "--data", file], f"{tmp_path / '0.png'} is not there; --images names the folder"),

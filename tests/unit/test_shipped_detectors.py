@@ -132,7 +132,7 @@ def test_evaluate_takes_sets_by_name() -> None:
     assert "sides (roots of areas) of 12 and 24 pixels" in protocol("scenes-hard")
     assert protocol("scenes-hard").startswith("the first of Scenes(seed=1000003, size=(96, 96)")
     assert "32 and 96" in protocol("BCCD-test")
-    assert DATA == ("scenes-easy", "scenes-hard", "scenes-family", "BCCD-val", "BCCD-test")
+    assert DATA == ("scenes-easy", "scenes-hard", "scenes-family", "scenes-line", "BCCD-val", "BCCD-test")
     with pytest.raises(Refused, match=r"data must be one of scenes-easy, .*; got 'COCO'"):
         evaluate(model, "COCO")
     other = TinyDetector(names=("cat", "dog"), **SMALL).eval()

@@ -73,11 +73,12 @@ class TinySetDetector(nn.Module):
         super().__init__()
         check_choice("member", member, Member)
         check_names(names)
-        self.member, self.names, self.queries = member, tuple(names), queries
+        self.member, self.names, self.queries = member, tuple(names), check_length("queries", queries)
         height, wide = check_several("picture", picture, 2)
         self.picture = height, wide
-        self.width, self.heads, self.feed = check_length("width", width), heads, feed
-        self.encoder, self.decoder, self.points = encoder, decoder, points
+        self.width, self.heads, self.feed = check_length("width", width), heads, check_length("feed", feed)
+        self.encoder, self.decoder = check_length("encoder", encoder, 0), check_length("decoder", decoder)
+        self.points = check_length("points", points)
         self.widths = check_several("widths", widths, 2 + len(STRIDES))
         self.cell, self.levels = _one_of("cell", cell, STRIDES), check_length("levels", levels)
         self.body_width, self.patch, self.window, self.temperature = body_width, patch, window, temperature

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from course_lib.blocks import deformable_sampling
 from course_lib.blocks.deformable_attention import DeformableAttention, deformable_attention
 from course_lib.detection.families.detr.deformable_transformer import (
     DeformableDecoder,
@@ -22,7 +23,16 @@ from course_lib.plain import deformable_attention_grid_sample
 
 laws = settings(max_examples=25, deadline=None, derandomize=True)
 SIZES = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=3)
-FORMS = pytest.mark.parametrize("form", [deformable_attention, deformable_attention_grid_sample])
+
+
+def by_rows(*given: Any) -> Tensor:
+    """The form of large maps, which these small ones would not choose."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deformable_sampling, "FEW_PAIRS", 0)
+        return deformable_attention(*given)
+
+
+FORMS = pytest.mark.parametrize("form", [deformable_attention, by_rows, deformable_attention_grid_sample])
 
 
 def rand(*shape: int, seed: int) -> Tensor:

@@ -45,8 +45,16 @@ def derived(form: Any, given: Case) -> list[Tensor]:
     return [out.detach(), *torch.autograd.grad(out, wanted, cotangent)]
 
 
+@pytest.fixture(params=["matrix", "rows"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to compute it, which sizes choose between."""
+    monkeypatch.setattr(deformable_sampling, "FEW_PAIRS", 1 << 20 if request.param == "matrix" else 0)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("block", [500, 1 << 20])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.usefixtures("form")
 def test_the_textbook_form(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values and gradients, however many points are held at once. Oracle: grid_sample."""
     monkeypatch.setattr(deformable_sampling, "ON_CPU", block)
@@ -55,6 +63,7 @@ def test_the_textbook_form(name: str, block: int, monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.usefixtures("form")
 def test_memory_of_any_layout() -> None:
     """Tensors that are views of others in another order. Oracle: their copies."""
     value, shapes, locations, weights = case("four levels")
@@ -64,10 +73,11 @@ def test_memory_of_any_layout() -> None:
     assert not mirrored.is_contiguous()
     ours = derived(deformable_attention, (turned, shapes, mirrored, weights))
     for one, other in zip(ours, derived(deformable_attention, case("four levels")), strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("name", ["three heads", "rows and columns"])
+@pytest.mark.usefixtures("form")
 def test_gradients(name: str) -> None:
     """Oracle: differences."""
     value, shapes, locations, weights = case(name)
@@ -79,6 +89,7 @@ def test_gradients(name: str) -> None:
     assert torch.autograd.gradcheck(lambda v, p, w: deformable_attention(v, shapes, p, w), inputs, fast_mode=True)
 
 
+@pytest.mark.usefixtures("form")
 def test_gradients_that_are_asked_for() -> None:
     """Oracle: all three together."""
     value, shapes, locations, weights = case("four levels")
@@ -90,6 +101,7 @@ def test_gradients_that_are_asked_for() -> None:
         assert torch.equal(torch.autograd.grad(out, given[place], cotangent)[0], all_three[place])
 
 
+@pytest.mark.usefixtures("form")
 def test_gradients_are_not_differentiated_again() -> None:
     """Oracle: torch's refusal; a silent zero would be wrong."""
     value, shapes, locations, weights = case("three heads")
@@ -101,6 +113,7 @@ def test_gradients_are_not_differentiated_again() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.usefixtures("form")
 def test_single_and_half_precision(dtype: torch.dtype) -> None:
     """The result has the value's dtype; half precision is computed in float32. Oracle: float64 of the same numbers."""
     given = case("four levels", dtype)
@@ -112,6 +125,7 @@ def test_single_and_half_precision(dtype: torch.dtype) -> None:
         assert gradient.dtype == dtype
 
 
+@pytest.mark.usefixtures("form")
 def test_half_precision_values_at_exact_places() -> None:
     """Under autocast values are half, places are not: a place in a map of 2000 columns is kept. Oracle: the ramp."""
     value = torch.linspace(0, 1, 2000, dtype=torch.bfloat16).view(1, 2000, 1, 1)
@@ -123,6 +137,7 @@ def test_half_precision_values_at_exact_places() -> None:
 
 
 @pytest.mark.parametrize("far", [float("inf"), -float("inf"), 1e30, float("nan")])
+@pytest.mark.usefixtures("form")
 def test_places_that_are_nowhere(far: float) -> None:
     """Oracle: beyond the map is 0, and nothing flows back to it; of NaN comes NaN, and no other sum is touched."""
     value, shapes, locations, weights = case("three heads")
@@ -138,6 +153,7 @@ def test_places_that_are_nowhere(far: float) -> None:
         )
 
 
+@pytest.mark.usefixtures("form")
 def test_numbers_by_hand() -> None:
     """A map of 0 to 15: x(1.5, 1.5) = 7.5, x(1.25, 2) = 9.25, x(-0.5, 0) = 0, since outside is 0.
 
@@ -244,6 +260,7 @@ def test_counts_of_the_papers_module() -> None:
     assert made.offsets.out_features + made.weights.out_features == 384
 
 
+@pytest.mark.usefixtures("form")
 def test_autocast_keeps_places() -> None:
     """Under bf16 the places stay float32, the result is as the linear layers give. Oracle: float32, roughly."""
     made = module().float()
@@ -251,6 +268,8 @@ def test_autocast_keeps_places() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         locations, weights = made.sampling(query, references, SHAPES)
         out = made(query, references, source, SHAPES)
+        exact = deformable_attention(source.view(2, 26, 3, 8), SHAPES, locations, weights)
+    assert torch.equal(exact, deformable_attention(source.view(2, 26, 3, 8), SHAPES, locations, weights))
     assert locations.dtype == torch.float32 == weights.dtype
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.float(), made(query, references, source, SHAPES), rtol=0.1, atol=0.1)
@@ -309,8 +328,21 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert int(run.stdout) < 180
 
 
+def test_the_form_is_chosen_by_size() -> None:
+    """A matrix for few cells and pairs. Oracle: the bounds; both forms are compared with grid_sample above."""
+    for shape, queries, few in (
+        ((16, 84, 4, 16), 84, True),
+        ((1, 17821, 8, 32), 300, False),
+        ((1, 257, 1, 1), 1, False),
+        ((32, 180, 4, 16), 144, False),
+        ((2, 9, 2, 4), 0, False),
+    ):
+        assert deformable_sampling._few(torch.empty(shape, device="meta"), queries) is few
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", [name for name in CASES if name != "no query"])
+@pytest.mark.usefixtures("form")
 def test_on_a_gpu(name: str) -> None:
     """Oracle: the CPU, values and gradients, in float64."""
     value, shapes, locations, weights = case(name)

@@ -155,6 +155,8 @@ class WindowAttention(nn.Module):
             raise ValueError(f"x must be (N * windows, {self.window**2}, C), got {tuple(x.shape)}")
         bias = self.bias()
         if mask is not None:
+            if not mask.is_floating_point():  # True and False would be added as 1 and 0
+                raise TypeError(f"mask must be floating point, added to the scores, got {mask.dtype}")
             if mask.dim() != 3 or mask.shape[1:] != bias.shape[1:] or batch % mask.shape[0]:
                 expected = f"(windows, {tokens}, {tokens}) for {batch} windows of all maps"
                 raise ValueError(f"mask must be {expected}, got {tuple(mask.shape)}")

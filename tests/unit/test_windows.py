@@ -178,6 +178,7 @@ def test_bad_input_is_named() -> None:
         (lambda: attention(torch.zeros(4, 5, 4)), ValueError, "x must be (N * windows, 4, C), got (4, 5, 4)"),
         (lambda: attention(x, torch.zeros(3, 4, 4)), ValueError, "mask must be (windows, 4, 4) for 4 windows"),
         (lambda: attention(x, torch.zeros(4, 4)), ValueError, "mask must be (windows, 4, 4)"),
+        (lambda: attention(x, torch.ones(4, 4, 4).bool()), TypeError, "mask must be floating point, added to the sc"),
         (lambda: attention.over_map(x), ValueError, "x must be (N, h, w, C)"),
         (lambda: attention.over_map(x[None], 2), ValueError, "shift must be below window"),
         (lambda: attention.over_map(x[None], -1), ValueError, "shift must be at least 0"),

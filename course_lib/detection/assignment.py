@@ -201,16 +201,16 @@ def match_groups(
     """Return the pairs of several groups of layers (logits, boxes, objects), each with queries of its own number.
 
     Shapes as of `layer_costs`. All costs go to the CPU together, and with them the labels, to be looked at there.
-    Raises ValueError for costs that are not finite and for labels without a column.
+    Raises ValueError for costs that are not finite and for labels without a column; "no object" is no label.
     """
     tables = [layer_costs(*group, costs, focal, alpha, gamma) for group in groups]
     labels = groups[0][2].labels
     host = torch.cat([*(table.flatten() for table in tables), labels.to(tables[0].dtype)]).cpu().numpy()
     numbers, names = host[: len(host) - len(labels)], host[len(host) - len(labels) :]
-    columns = groups[0][0].shape[-1]
-    if len(names) and not (names.min() >= 0 and names.max() < columns):
+    classes = groups[0][0].shape[-1] - (not focal)  # the last column of a softmax is "no object"
+    if len(names) and not (names.min() >= 0 and names.max() < classes):
         came = f"{names.min():g} to {names.max():g}"
-        raise ValueError(f"truths must have labels from 0 to {columns - 1}, columns of logits, got {came}")
+        raise ValueError(f"truths must have labels from 0 to {classes - 1}, classes in logits, got {came}")
     if not np.isfinite(numbers).all():
         _refuse(groups)
     found: list[NDArray[np.int64]] = []
@@ -249,7 +249,8 @@ def _refuse(groups: Sequence[tuple[Tensor, Tensor, Packed]]) -> None:
         for name, tensor in (("logits", logits), ("boxes", boxes), ("truths", packed.boxes)):
             if not bool(tensor.isfinite().all()):
                 word = "NaN" if bool(tensor.isnan().any()) else "infinite numbers"
-                raise ValueError(f"{name} must be finite, got {word}: has the training diverged?")
+                why = "" if name == "truths" else ": has the training diverged?"
+                raise ValueError(f"{name} must be finite, got {word}{why}")
     raise ValueError("logits and boxes must be of a size that can be compared, got costs that are not finite")
 
 

@@ -161,19 +161,19 @@ def changed(name: str, value: float, place: tuple[int, ...] = (0, 1, 0)) -> dict
             OUTPUTS,
             [*TRUTHS[:2], SetTruth(torch.tensor([1]), torch.full((1, 4), NAN, dtype=DOUBLE))],
             ValueError,
-            "truths must be finite, got NaN",
+            "truths must be finite, got NaN$",
         ),
         (
             OUTPUTS,
-            [*TRUTHS[:2], SetTruth(torch.tensor([4]), torch.ones(1, 4, dtype=DOUBLE))],
+            [*TRUTHS[:2], SetTruth(torch.tensor([3]), torch.ones(1, 4, dtype=DOUBLE))],  # "no object" is no label
             ValueError,
-            "truths must have labels from 0 to 3, columns of logits, got 0 to 4",
+            "truths must have labels from 0 to 2, classes in logits, got 0 to 3",
         ),
         (
             OUTPUTS,
             [*TRUTHS[:2], SetTruth(torch.tensor([-1]), torch.ones(1, 4, dtype=DOUBLE))],
             ValueError,
-            "labels from 0 to 3.*got -1 to",
+            "labels from 0 to 2.*got -1 to",
         ),
         (OUTPUTS, TRUTHS[:2], ValueError, "truths must be one for each of 3 pictures, at least one, got 2"),
         (OUTPUTS, TRUTHS[0], TypeError, "truths must be a list of SetTruth, got SetTruth"),
@@ -209,6 +209,14 @@ def test_other_refusals() -> None:
         SetTruth(torch.zeros(2), torch.zeros(2, 4))
 
 
+def test_the_last_column_is_a_class_of_sigmoids() -> None:
+    """Oracle: the four columns of the logits, of which none is "no object"."""
+    last, beyond = (SetTruth(torch.tensor([label]), torch.ones(1, 4, dtype=DOUBLE)) for label in (3, 4))
+    assert len(match_sets(OUTPUTS, [last, *TRUTHS[1:]], focal=True)[0][0]) == 1
+    with pytest.raises(ValueError, match="truths must have labels from 0 to 3, classes in logits, got 0 to 4"):
+        match_sets(OUTPUTS, [beyond, *TRUTHS[1:]], focal=True)
+
+
 @pytest.mark.parametrize("shape", [(0, 0), (3, 0), (0, 3)])
 def test_nothing_to_match(shape: tuple[int, int]) -> None:
     """Oracle: no pairs."""
@@ -227,5 +235,5 @@ def test_cuda() -> None:
     with pytest.raises(ValueError, match=r"truths\[0\] and logits must be on one device, got cpu and cuda:0"):
         match_sets(there, truths)
     wrong = SetTruth(torch.tensor([7]), torch.ones(1, 4, dtype=DOUBLE)).to("cuda")
-    with pytest.raises(ValueError, match=r"labels from 0 to 3.*got 7 to 7"):
+    with pytest.raises(ValueError, match=r"labels from 0 to 2.*got 7 to 7"):
         match_sets({name: value[:1] for name, value in there.items()}, [wrong])

@@ -153,7 +153,8 @@ def take_body(detector: TinyDetector | TinySetDetector, classifier: TinyClassifi
     elif classifier.kind == "conv":
         stages = {name.split(".")[1] for name in there if name.startswith("stages.")}
         given = {k: v for k, v in given.items() if not k.startswith("stages.") or k.split(".")[1] in stages}
-    places = {name: _place(tensor, given.get(name)) for name, tensor in there.items()}
+    more = 1 + detector.queries if isinstance(detector, TinySetDetector) and detector.member == "yolos" else 0
+    places = {name: _place(tensor, given.get(name), more) for name, tensor in there.items()}
     wrong = [name for name in {**given, **places} if places.get(name) is None or name not in given]
     if wrong:
         raise ValueError(f"classifier must have the body of the detector, a {detector.member}; others are: {wrong}")
@@ -162,8 +163,11 @@ def take_body(detector: TinyDetector | TinySetDetector, classifier: TinyClassifi
             place.copy_(given[name])
 
 
-def _place(tensor: Tensor, given: Tensor | None) -> Tensor | None:
-    """Return where in a tensor a given one belongs, which YOLOS has with a row before and some behind; or None."""
-    if given is not None and tensor.dim() == given.dim() == 3 and tensor.shape[1] > given.shape[1]:
+def _place(tensor: Tensor, given: Tensor | None, more: int) -> Tensor | None:
+    """Return where in a tensor a given one belongs, or None; more: rows that YOLOS's positions have besides.
+
+    One of them is before the patches', the others are behind. Positions of another picture have other rows.
+    """
+    if given is not None and more and tensor.dim() == given.dim() == 3 and tensor.shape[1] == given.shape[1] + more:
         tensor = tensor[:, 1 : 1 + given.shape[1]]
     return tensor if given is not None and tensor.shape == given.shape else None

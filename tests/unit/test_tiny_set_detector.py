@@ -205,6 +205,13 @@ def test_another_body_is_refused_by_name(member: Member, kind: Kind, arguments: 
     assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
 
 
+@pytest.mark.parametrize("member", ["yolos", "detr_vit"])
+def test_positions_of_smaller_pictures_are_refused(member: Member) -> None:
+    """Oracle: the message: a larger picture has more patches than the classifier's, and no positions for the others."""
+    with pytest.raises(ValueError, match=rf"body of the detector, a {member}; others are: \['positions'\]"):
+        take_body(small(member, picture=(96, 64)), classifier("vit"))
+
+
 @pytest.mark.parametrize(
     ("argument", "values"),
     [

@@ -303,6 +303,7 @@ def test_autocast_and_half_precision() -> None:
             assert x.isfinite().all()
         if kind != "two":  # where another cell may be chosen
             torch.testing.assert_close(half["boxes"], whole["boxes"], rtol=0, atol=0.1)
+        assert {x.dtype for x in model.bfloat16()(picture.bfloat16()).values()} == {torch.bfloat16}
 
 
 def test_without_numbers() -> None:

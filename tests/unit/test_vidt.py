@@ -153,8 +153,10 @@ def test_precision(neck: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             mixed = model(images)
         exact = model.double()(images.double())
+        half = model.bfloat16()(images.bfloat16())
     for key, values in expected.items():
         assert (mixed[key].dtype, exact[key].dtype) == (torch.float32, torch.float64)
+        assert half[key].dtype == torch.bfloat16
         torch.testing.assert_close(mixed[key], values, rtol=0, atol=0.1)
         torch.testing.assert_close(exact[key].float(), values, rtol=0, atol=1e-4)
 

@@ -71,7 +71,7 @@ class TwoStage(nn.Module):
         chosen = logits[..., 0].topk(self.queries, dim=1).indices
         references = unbound.detach().gather(1, chosen[..., None].expand(-1, -1, 4)).sigmoid()
         told = sine_of(references * TURN, self.width // 2, self.temperature).flatten(-2)
-        positions, queries = self.places_norm(self.places(told)).chunk(2, dim=-1)
+        positions, queries = self.places_norm(self.places(told.to(cells.dtype))).chunk(2, dim=-1)
         return Proposals(logits, unbound.sigmoid(), chosen, references, queries, positions)
 
 

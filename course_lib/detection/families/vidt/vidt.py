@@ -107,9 +107,8 @@ class ViDT(nn.Module):
             return {"logits": logits.to(images.dtype), "boxes": boxes}
         read = self.neck(body, mask)
         every = [head(state) for head, state in zip(self.class_heads, read.states, strict=True)]
-        logits = torch.stack(every).to(images.dtype)
-        outputs = {"logits": logits[-1], "boxes": read.boxes[-1]}
-        outputs |= {"aux_logits": logits[:-1], "aux_boxes": read.boxes[:-1]}
+        logits, boxes = torch.stack(every).to(images.dtype), read.boxes.to(images.dtype)
+        outputs = {"logits": logits[-1], "boxes": boxes[-1], "aux_logits": logits[:-1], "aux_boxes": boxes[:-1]}
         if tokens:
             outputs |= {"patch_tokens": read.maps, "det_tokens": read.states[0], "neck_tokens": read.states}
         return outputs

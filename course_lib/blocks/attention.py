@@ -200,6 +200,8 @@ class MultiHeadAttention(nn.Module):
                 expected = (k.shape[0], k.shape[2])
                 raise ValueError(f"padding must be (N, keys) = {expected}, got {tuple(padding.shape)}")
             unread = padding[:, None, None, :]
+            if mask is not None and mask.dtype != torch.bool:
+                raise TypeError(f"mask must be bool, True where a key may not be read, got {mask.dtype}")
             mask = unread if mask is None else mask | unread
         dropout = self.dropout if self.training else 0.0
         if weights:

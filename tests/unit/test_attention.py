@@ -252,6 +252,8 @@ def test_modules_refuse_by_name() -> None:
             module(*given)
     with pytest.raises(TypeError, match="padding must be bool"):
         module(x, padding=torch.zeros(2, 3))
+    with pytest.raises(TypeError, match=r"mask must be bool, True where a key may not be read, got torch\.float32"):
+        module(x, padding=torch.zeros(2, 3, dtype=torch.bool), mask=torch.zeros(3, 3))
     with pytest.raises(TypeError, match=r"x must be a floating point torch\.Tensor, got list"):
         module([1.0])
     with pytest.raises(ValueError, match="layers must be at least 1, got 0"):

@@ -158,6 +158,22 @@ def test_without_its_classifier() -> None:
         assert sum(p.numel() for p in official.adapter("swin_nano_vidt").build().parameters()) - 385_000 == 6_914_634
 
 
+@pytest.mark.parametrize("name", ["swin_small", "swin_base", "swin_nano_vidt"])
+def test_the_others_run(name: str) -> None:
+    """Drawn cheaply, on a small picture. Oracle: shapes; finite, and not all alike."""
+    with torch.device("meta"):
+        model = official.adapter(name).build()
+    model = model.to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(-0.05, 0.05, generator=generator)
+        logits = model(torch.randn(1, 3, 100, 64, generator=generator))
+    assert logits.shape == (1, 1000)
+    assert logits.isfinite().all()
+    assert logits.std() > 1e-3
+
+
 def test_wrong_tables_are_refused_by_name() -> None:
     """Oracle: the names; each table changed in one number, in its shape, or put where none belongs."""
     table = {"b.blocks.1.attn.relative_position_bias_table": torch.zeros(49, 3)}

@@ -248,6 +248,13 @@ def test_detect_says_found_and_sure(member: Any) -> None:
         assert torch.equal(mine.boxes, theirs.boxes)
 
 
+def test_no_sure_box_is_left_out() -> None:
+    """Oracle: by hand: 120 boxes, surer than needed, of which 100 are found and all count before suppression."""
+    model = Told([[2.0, -9.0]] * 120, [[0.5, 0.5, 0.2, 0.2]] * 120, background=False)
+    found, sure = evaluation.detect(model, torch.rand(1, 3, 40, 60))
+    assert (len(found[0]), len(sure[0])) == (100, 120)
+
+
 # --- costs ----------------------------------------------------------------------------------------------------------
 
 

@@ -212,9 +212,9 @@ _STUDENT: dict[str, Any] = {"member": "vidt", "body": "body-swin-small"} | SMALL
 RECIPES: tuple[Recipe, ...] = (
     _shipped("detr-tiny", "detr", 8000, width=80, feed=160, encoder=2, aim=0.95),
     _shipped("deformable-tiny", "refine", 2000),
-    _shipped("yolos-tiny", "yolos", 2500),
+    _shipped("yolos-tiny", "yolos", 6000),
     _shipped("vidt-tiny", "vidt", 3000),
-    _shipped("vidt-tiny-no-neck", "vidt-no-neck", 2000),
+    _shipped("vidt-tiny-no-neck", "vidt-no-neck", 3000),
     BodiedScenesRecipe(
         name="line-ssd",
         about="a small SSD: compared with equal steps",

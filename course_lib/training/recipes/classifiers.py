@@ -215,7 +215,7 @@ def _few(kind: Kind, what: str, body: dict[str, Any]) -> ClassifierRecipe:
         batch=32,
         validate_every=250,
         pictures=1000,
-        **knobs(Scenes(size=(32, 32), count=(1, 1), object_size=(12, 28))),
+        **knobs(Scenes(size=(32, 32), count=(1, 1), object_size=(16, 30), contrast=0.4)),
         **body,
     )
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from course_lib.bench.sr_cases import Case, Make
 from course_lib.bench.timing import cpu_threads, least
@@ -19,6 +19,7 @@ from course_lib.blocks.attention import attend
 from course_lib.blocks.deformable_attention import deformable_attention
 from course_lib.blocks.transformer import EncoderLayer
 from course_lib.detection.assignment import SetTruth, match_sets, matching_cost
+from course_lib.detection.evaluation import products
 from course_lib.detection.families.detr.deformable_transformer import DeformableEncoderLayer, cell_references
 from course_lib.detection.set_losses import set_losses, total
 from course_lib.plain.deformable import deformable_attention_grid_sample
@@ -151,11 +152,12 @@ def curve(device: str, threads: int | None, repeats: int, small: bool = False) -
     rows: list[dict[str, Any]] = []
     with cpu_threads(threads), torch.no_grad():
         for side in _PICTURES[:2] if small else _PICTURES:
-            forms = _layers(side, device)
+            layers = _layers(side, device)
+            forms = {name: form for name, (form, _) in layers.items()}
             seconds = least(forms, repeats, device)
             row: dict[str, Any] = {"picture": side, "cells": sum((side // stride) ** 2 for stride in (8, 16, 32, 64))}
             row |= {f"{name}_ms": round(1e3 * value, 3) for name, value in seconds.items()}
-            rows.append(row | {f"{name}_gmacs": _gmacs(form) for name, form in forms.items()})
+            rows.append(row | {f"{name}_gmacs": _gmacs(*layer) for name, layer in layers.items()})
     last, before = rows[-1], rows[-2]
     wider = math.log(last["cells"] / before["cells"])
     growth = {name: round(math.log(last[f"{name}_ms"] / before[f"{name}_ms"]) / wider, 2) for name in forms}
@@ -179,7 +181,7 @@ def curve_table(values: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _layers(side: int, device: str) -> dict[str, Callable[[], Any]]:
+def _layers(side: int, device: str) -> dict[str, tuple[Callable[[], Any], nn.Module]]:
     torch.manual_seed(0)
     shapes = [(side // stride, side // stride) for stride in (8, 16, 32, 64)]
     cells = sum(h * w for h, w in shapes)
@@ -188,16 +190,14 @@ def _layers(side: int, device: str) -> dict[str, Callable[[], Any]]:
     x, positions = (_random((1, cells, _WIDTH), device, seed).detach() for seed in range(2))
     references = cell_references(shapes, torch.ones(1, len(shapes), 2, device=device))
     return {
-        "full": lambda: full(x, positions)[0],
-        "deformable": lambda: sparse(x, positions, references, shapes),
+        "full": (lambda: full(x, positions)[0], full),
+        "deformable": (lambda: sparse(x, positions, references, shapes), sparse),
     }
 
 
-def _gmacs(form: Callable[[], Any]) -> float:
-    # the fused kernel of a CPU is unknown to the counter
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        form()
-    return round(float(counter.get_total_flops()) / 2e9, 4)
+def _gmacs(form: Callable[[], Any], layer: nn.Module) -> float:
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernel of a CPU is unknown to the counter
+        return round(products(form, layer) / 1e9, 4)
 
 
 def _with_gradients(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from course_lib.blocks import deformable_sampling
 from course_lib.datasets.annotations import Labelled
 from course_lib.detection import detectors, evaluation, finding
 from course_lib.detection.boxes import to_cxcywh, to_normalised
@@ -280,6 +281,15 @@ def test_attention_is_counted() -> None:
     assert model.training
     assert evaluation.multiply_adds(model, (12, 8)) == 2 * n * 3 * 48 + 2 * 4 * n * n * 16
     assert finding.memory(model.eval(), (12, 8)) > 4 * 2 * (2 * n) ** 2
+
+
+def test_gathers_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: whether few cells are gathered or read by a matrix, the network costs the same."""
+    model, costs = net("deformable"), []
+    for few in (True, False):
+        monkeypatch.setattr(deformable_sampling, "_few", lambda *_, answer=few: answer)
+        costs.append(evaluation.multiply_adds(model))
+    assert costs[0] == costs[1] > 0
 
 
 @pytest.mark.parametrize(

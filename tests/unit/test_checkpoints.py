@@ -190,7 +190,7 @@ def test_wrong_files_and_names(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         checkpoints.read(tmp_path / "y.safetensors")
     for ask in (checkpoints.load, checkpoints.card):
-        with pytest.raises(checkpoints.CheckpointMissing, match="the name 'espcn-x5'; there are: edsr"):
+        with pytest.raises(checkpoints.CheckpointMissing, match=r"the name 'espcn-x5'; there are: .*edsr"):
             ask("espcn-x5")
         for name in ("../espcn-x3", "espcn-x3/../espcn-x3", ""):
             with pytest.raises(ValueError, match="name must be letters"):

@@ -63,7 +63,8 @@ def find(model: str | None, checkpoint: Path | None = None, meant: str | None = 
         name = meant or official.recognise(whole)
         network = official.load(name, whole)
     except (official.Misfit, official.UnreadableCheckpoint) as error:
-        raise Refused(f"{checkpoint}: {error}") from error
+        how = " by --as NAME" if meant is None and "say which" in str(error) else ""
+        raise Refused(f"{checkpoint}: {error}{how}") from error
     if isinstance(network, ESPCN):
         network.output = "sigmoid"  # this port has one behind the shuffle
     return name, network

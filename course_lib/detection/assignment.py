@@ -200,19 +200,24 @@ def match_groups(
 ) -> list[Pairs]:
     """Return the pairs of several groups of layers (logits, boxes, objects), each with queries of its own number.
 
-    Shapes as of `layer_costs`. All costs go to the CPU together, and with them the labels, to be looked at there.
-    Raises ValueError for costs that are not finite and for labels without a column; "no object" is no label.
+    Shapes as of `layer_costs`. All costs go to the CPU together, and with them all else that is looked at there. Raises
+    ValueError for costs, logits or boxes that are not finite, for labels without a column ("no object" is no label),
+    and for objects whose boxes cannot be normalised cxcywh.
     """
     tables = [layer_costs(*group, costs, focal, alpha, gamma) for group in groups]
-    labels = groups[0][2].labels
-    host = torch.cat([*(table.flatten() for table in tables), labels.to(tables[0].dtype)]).cpu().numpy()
-    numbers, names = host[: len(host) - len(labels)], host[len(host) - len(labels) :]
+    packed = groups[0][2]
+    said = [tensor.isfinite().all() for group in groups for tensor in group[:2]]
+    parts = (*tables, packed.labels, packed.boxes, torch.stack(said))
+    host = torch.cat([part.flatten().to(tables[0].dtype) for part in parts]).cpu().numpy()
+    ends = np.cumsum([part.numel() for part in parts[len(tables) - 1 : -1]]) + sum(t.numel() for t in tables[:-1])
+    numbers, names, sides, fine = np.split(host, ends)
     classes = groups[0][0].shape[-1] - (not focal)  # the last column of a softmax is "no object"
     if len(names) and not (names.min() >= 0 and names.max() < classes):
         came = f"{names.min():g} to {names.max():g}"
         raise ValueError(f"truths must have labels from 0 to {classes - 1}, classes in logits, got {came}")
-    if not np.isfinite(numbers).all():
+    if not (np.isfinite(numbers).all() and fine.all()):
         _refuse(groups)
+    _check_normalised(sides.reshape(-1, 4))
     found: list[NDArray[np.int64]] = []
     start = 0
     for table in tables:
@@ -220,9 +225,18 @@ def match_groups(
         found.append(_solve(numbers[start:stop].reshape(table.shape), groups[len(found)][2].counts))
         start = stop
     sizes = [pairs.size for pairs in found]
-    there = torch.from_numpy(np.concatenate([pairs.reshape(-1) for pairs in found])).to(labels.device)
+    there = torch.from_numpy(np.concatenate([pairs.reshape(-1) for pairs in found])).to(packed.labels.device)
     made = (part.view(pairs.shape) for part, pairs in zip(torch.split(there, sizes), found, strict=True))
     return [Pairs(queries, objects) for queries, objects in made]
+
+
+def _check_normalised(boxes: NDArray[Any]) -> None:
+    """Raise ValueError for boxes that are pixels, corners the wrong way round, or far outside the picture."""
+    wrong = (boxes[:, 2:] < 0).any(1) | (np.abs(boxes - 0.5) > 1.0).any(1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        came = ", ".join(f"{number:g}" for number in boxes[row])
+        raise ValueError(f"truths must have boxes cxcywh in parts of the picture, width and height >= 0, got ({came})")
 
 
 def _solve(table: NDArray[Any], counts: Sequence[int]) -> NDArray[np.int64]:

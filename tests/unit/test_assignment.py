@@ -175,6 +175,20 @@ def changed(name: str, value: float, place: tuple[int, ...] = (0, 1, 0)) -> dict
             ValueError,
             "labels from 0 to 2.*got -1 to",
         ),
+        (changed("logits", NAN, (1, 0, 0)), TRUTHS, ValueError, "logits must be finite, got NaN"),  # nothing is in it
+        (changed("boxes", INF, (1, 0, 0)), TRUTHS, ValueError, "boxes must be finite, got infinite numbers"),
+        (
+            OUTPUTS,
+            [*TRUTHS[:2], SetTruth(torch.tensor([1]), torch.tensor([[50.0, 50, 20, 20]], dtype=DOUBLE))],  # pixels
+            ValueError,
+            r"boxes cxcywh in parts of the picture, width and height >= 0, got \(50, 50, 20, 20\)",
+        ),
+        (
+            OUTPUTS,
+            [*TRUTHS[:2], SetTruth(torch.tensor([1]), torch.tensor([[0.5, 0.5, -0.2, 0.2]], dtype=DOUBLE))],
+            ValueError,
+            r"width and height >= 0, got \(0.5, 0.5, -0.2, 0.2\)",
+        ),
         (OUTPUTS, TRUTHS[:2], ValueError, "truths must be one for each of 3 pictures, at least one, got 2"),
         (OUTPUTS, TRUTHS[0], TypeError, "truths must be a list of SetTruth, got SetTruth"),
         (OUTPUTS, [{}, {}, {}], TypeError, "truths must be a list of SetTruth, got .'dict', 'dict', 'dict'"),

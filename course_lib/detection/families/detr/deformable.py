@@ -43,6 +43,9 @@ class DeformableDETR(nn.Module):
     objects can be found. classes: columns of logits, each a sigmoid of its own; none stands for "no object".
     temperature: of all sines of positions; on maps of a few cells 10000 leaves most channels constant.
 
+    Without padding a picture's results do not depend on the others of its batch. With padding they do, though no
+    attention reads it: convolutions and norms do, as in the official code.
+
     refine: each decoder layer looks around the boxes of the one before, and has heads of its own. two_stage: the
     queries are the encoder's best proposals; needs `refine`. picture, shorter, longer, normalisation: as of `DETR`.
     Raises TypeError or ValueError for arguments that are none.

@@ -49,10 +49,12 @@ def pyramid(maps: Sequence[Tensor], masks: Sequence[Tensor] | None = None) -> Py
 def valid_part(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return which part of the width and of the height is no padding, (N, 2), of a mask bool (N, h, w).
 
-    The first row and the first column tell it: padding is to the right and below.
+    The first row and the first column tell it: padding is to the right and below. At least one cell's part, so that
+    places in a mask that pads otherwise stay finite.
     """
     own = (~mask).to(dtype)
-    return torch.stack([own[:, 0].mean(1), own[:, :, 0].mean(1)], dim=-1)
+    parts = (own[:, 0].mean(1).clamp(min=1 / mask.shape[2]), own[:, :, 0].mean(1).clamp(min=1 / mask.shape[1]))
+    return torch.stack(parts, dim=-1)
 
 
 def cell_centres(size: Size, like: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import default_collate
+from typer.testing import CliRunner
 
 from course_lib import checkpoints
 from course_lib.classification import Kind, TinyClassifier
-from course_lib.cli import ship_classification
+from course_lib.cli import app, options, ship_classification
 from course_lib.datasets.scenes import Scenes
 from course_lib.training import recipes
 from course_lib.training.detectors import LINE
@@ -166,6 +167,21 @@ def test_a_card_says_how_often_it_is_right(name: str, monkeypatch: pytest.Monkey
     shown = ship_classification.lines(card)
     assert shown[0].startswith(f"6 scenes: {first} 0.")
     assert shown[1].startswith(f"aim: {first} 1e-09")
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_cards_and_weights_agree(name: str) -> None:
+    """Oracle: hash and size of the file, parameters counted again, a score measured again on a free photograph."""
+    card, model = checkpoints.card(name), checkpoints.load(name)
+    weights = checkpoints.paths(name)[0]
+    assert isinstance(model, TinyClassifier)
+    assert (card["sha256"], card["bytes"]) == (checkpoints.sha256(weights), weights.stat().st_size)
+    assert card["parameters"] == sum(p.numel() for p in model.parameters())
+    assert ship_classification.photograph_score(model) == pytest.approx(card["photograph"]["score"], abs=1e-4)
+    assert card["recipe"]["kind"] == model.kind
+    assert name not in options.networks() + options.detectors()
+    said = CliRunner().invoke(app, ["card", name])
+    assert f"miou {card['metrics']['scenes']['miou']:.4f}" in said.stdout
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def test_cards_and_weights_agree() -> None:
             assert card["training"][key], key
         with safetensors.safe_open(weights, "pt") as file:
             assert file.metadata()["licence"] == card["licence"]
-        assert card["aim"]["reached"] == (card["metrics"][card["aim"]["set"]]["AP50"] >= card["aim"]["AP50"])
+        if card["aim"] is not None:
+            assert card["aim"]["reached"] == (card["metrics"][card["aim"]["set"]]["AP50"] >= card["aim"]["AP50"])
         text = course("card", name).stdout
         for data, row in card["metrics"].items():
             assert f"{data}: AP50 {row['AP50']:.4f}" in text

@@ -41,7 +41,8 @@ class ViDT(nn.Module):
 
     Pictures may have any size; what is missing to whole patches, windows and pairs is zeros. Without padding a
     picture's results do not depend on the others of its batch. With padding they do: windows read it, and the norms of
-    the neck's projections count it, as in the official code; attention of [DET] tokens and of the neck does not. Raises TypeError or ValueError for arguments that are none.
+    the neck's projections count it, as in the official code; attention of [DET] tokens and of the neck does not.
+    Raises TypeError or ValueError for arguments that are none.
     """
 
     def __init__(

@@ -99,13 +99,13 @@ def read(model: Detector, said: Mapping[str, Tensor], seen: Size, **settings: An
 
 
 def read_all(
-    model: Detector, said: Mapping[str, Tensor], seen: Size, score: float, **settings: Any
+    model: Detector, said: Mapping[str, Tensor], seen: Size, above: float, /, **settings: Any
 ) -> list[Detections]:
-    """Return every box above a score before suppression; where nothing is suppressed, all such boxes of the set.
+    """Return every box of a score `above` before suppression; where nothing is suppressed, all such boxes of the set.
 
-    Other arguments as of `read`.
+    Other arguments as of `read`; a `score`, `top` or `most` among the settings is passed over.
     """
     queries, columns = said["logits"].shape[1:]
     if answers_with_set(model):
-        return read(model, said, seen, score=score, most=queries * columns)
-    return read(model, said, seen, **(settings | {"nms": False, "score": score, "top": queries, "most": None}))
+        return read(model, said, seen, score=above, most=queries * columns)
+    return read(model, said, seen, **(settings | {"nms": False, "score": above, "top": queries, "most": None}))

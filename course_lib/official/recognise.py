@@ -90,11 +90,13 @@ def _nearest(state: Mapping[str, Tensor], spec: Mapping[str, Any]) -> str:
     for name in names():
         own = {key: tensor.shape for key, tensor in _made(name).state_dict().items()}
         try:
-            folded = adapter(name).fold(state)
+            folded, unfolded = adapter(name).fold(state), 0
         except Misfit:
-            folded = state
+            folded, unfolded = state, 1
         came = {ours: folded[key].shape for ours, key in _ours(name, folded).items()}
-        alike[name] = sum(own.get(key) == shape for key, shape in came.items()) / len(own.keys() | came.keys())
+        alike[name] = sum(own.get(key) == shape for key, shape in came.items()) / (
+            len(own.keys() | came.keys()) + unfolded
+        )
     nearest = sorted((name for name in alike if alike[name] > 0), key=lambda name: -alike[name])[:_NEAREST]
     if not nearest:
         shown = ", ".join(list(state)[:3])

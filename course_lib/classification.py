@@ -158,9 +158,18 @@ def take_body(detector: TinyDetector | TinySetDetector, classifier: TinyClassifi
     wrong = [name for name in {**given, **places} if places.get(name) is None or name not in given]
     if wrong:
         raise ValueError(f"classifier must have the body of the detector, a {detector.member}; others are: {wrong}")
+    grid, other = _grid(detector), getattr(classifier.body, "learned", None)
+    if grid != other:
+        raise ValueError(f"classifier must have positions of {grid} patches, got {other}")
     for name, place in places.items():
         if place is not None:
             place.copy_(given[name])
+
+
+def _grid(detector: TinyDetector | TinySetDetector) -> Any:
+    """Return (h, w) of the patches that a detector has learned positions of, or None."""
+    network: Any = getattr(detector, "network", None)
+    return getattr(getattr(getattr(network, "body", network), "network", network), "learned", None)
 
 
 def _place(tensor: Tensor, given: Tensor | None, more: int) -> Tensor | None:

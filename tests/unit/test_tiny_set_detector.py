@@ -212,6 +212,16 @@ def test_positions_of_smaller_pictures_are_refused(member: Member) -> None:
         take_body(small(member, picture=(96, 64)), classifier("vit"))
 
 
+@pytest.mark.parametrize("member", ["yolos", "detr_vit"])
+def test_positions_of_as_many_patches_in_another_order_are_refused(member: Member) -> None:
+    """Oracle: the message: 4 x 16 patches are 8 x 8 in number, but no row of the one is a row of the other."""
+    detector = small(member, picture=(32, 128))
+    before = {name: tensor.clone() for name, tensor in detector.state_dict().items()}
+    with pytest.raises(ValueError, match=r"classifier must have positions of \(4, 16\) patches, got \(8, 8\)"):
+        take_body(detector, classifier("vit"))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in detector.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("argument", "values"),
     [

@@ -47,12 +47,44 @@ class FeedForward(nn.Module):
         return result
 
 
-class EncoderLayer(nn.Module):
+class Residual(nn.Module):
+    """What all layers of DETR's line share: what a part reads is added to what was there, and LayerNorm follows.
+
+    With `pre_norm` the norm stands before each part instead, which trains without a warm-up (Xiong et al. 2020). A
+    subclass makes its attentions, then calls `finish`.
+    """
+
+    feed: FeedForward
+    norm1: nn.LayerNorm
+    norm2: nn.LayerNorm
+    norm3: nn.LayerNorm
+
+    def finish(
+        self, norms: int, width: int, hidden: int, dropout: float, pre_norm: bool, activation: Activation
+    ) -> None:
+        """Make the feed-forward, norm1 to norm<norms>, and the dropout of what is added."""
+        self.feed = FeedForward(width, hidden, activation, dropout)
+        for number in range(1, norms + 1):
+            self.add_module(f"norm{number}", nn.LayerNorm(width))
+        self.dropout = nn.Dropout(dropout)
+        self.pre_norm = pre_norm
+
+    def before(self, norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        """Return what a part reads of tokens x (N, n, width)."""
+        normed: Tensor = norm(x) if self.pre_norm else x
+        return normed
+
+    def after(self, norm: nn.LayerNorm, x: Tensor, read: Tensor) -> Tensor:
+        """Return the tokens x with what a part has read, both (N, n, width)."""
+        x = x + self.dropout(read)
+        return x if self.pre_norm else norm(x)
+
+
+class EncoderLayer(Residual):
     """Tokens read each other, then each is changed alone: (N, n, width) -> (N, n, width).
 
-    What is read is added to what was there, and LayerNorm follows; with `pre_norm` it stands before each of the two
-    parts instead, which trains without a warm-up. hidden, activation: of FeedForward. dropout: of attention's weights,
-    of hidden numbers and of what is added. Raises TypeError or ValueError for arguments that are none.
+    pre_norm: as of `Residual`. hidden, activation: of FeedForward. dropout: of attention's weights, of hidden numbers
+    and of what is added. Raises TypeError or ValueError for arguments that are none.
     """
 
     def __init__(
@@ -67,10 +99,7 @@ class EncoderLayer(nn.Module):
         """Make attention, feed-forward and two norms."""
         super().__init__()
         self.attention = MultiHeadAttention(width, heads, dropout=dropout)
-        self.feed = FeedForward(width, hidden, activation, dropout)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-        self.pre_norm = pre_norm
+        self.finish(2, width, hidden, dropout, pre_norm, activation)
 
     def forward(
         self, x: Tensor, positions: Tensor | None = None, padding: Tensor | None = None, weights: bool = False
@@ -79,15 +108,13 @@ class EncoderLayer(nn.Module):
 
         x (N, n, width); positions (N, n, width) or what broadcasts to it; padding bool (N, n).
         """
-        y = self.norm1(x) if self.pre_norm else x
+        y = self.before(self.norm1, x)
         read, shares = _read(self.attention, _placed(y, positions), None, y, padding, weights)
-        x = x + self.dropout(read)
-        x = x if self.pre_norm else self.norm1(x)
-        x = x + self.dropout(self.feed(self.norm2(x) if self.pre_norm else x))
-        return x if self.pre_norm else self.norm2(x), shares
+        x = self.after(self.norm1, x, read)
+        return self.after(self.norm2, x, self.feed(self.before(self.norm2, x))), shares
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(Residual):
     """Queries read each other, then the memory, then each is changed alone: (N, Q, width) -> (N, Q, width).
 
     Arguments as of `EncoderLayer`.
@@ -106,10 +133,7 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attention = MultiHeadAttention(width, heads, dropout=dropout)
         self.cross_attention = MultiHeadAttention(width, heads, dropout=dropout)
-        self.feed = FeedForward(width, hidden, activation, dropout)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
-        self.pre_norm = pre_norm
+        self.finish(3, width, hidden, dropout, pre_norm, activation)
 
     def forward(
         self,
@@ -125,17 +149,13 @@ class DecoderLayer(nn.Module):
         x, positions: (N, Q, width); memory, memory_positions: (N, n, width); positions may be what broadcasts to it.
         padding: bool (N, n), of the memory.
         """
-        y = self.norm1(x) if self.pre_norm else x
+        y = self.before(self.norm1, x)
         read, _ = _read(self.self_attention, _placed(y, positions), None, y, None, False)
-        x = x + self.dropout(read)
-        x = x if self.pre_norm else self.norm1(x)
-        y = self.norm2(x) if self.pre_norm else x
-        keys = _placed(memory, memory_positions)
-        read, shares = _read(self.cross_attention, _placed(y, positions), keys, memory, padding, weights)
-        x = x + self.dropout(read)
-        x = x if self.pre_norm else self.norm2(x)
-        x = x + self.dropout(self.feed(self.norm3(x) if self.pre_norm else x))
-        return x if self.pre_norm else self.norm3(x), shares
+        x = self.after(self.norm1, x, read)
+        query, keys = _placed(self.before(self.norm2, x), positions), _placed(memory, memory_positions)
+        read, shares = _read(self.cross_attention, query, keys, memory, padding, weights)
+        x = self.after(self.norm2, x, read)
+        return self.after(self.norm3, x, self.feed(self.before(self.norm3, x))), shares
 
 
 class Encoder(nn.Module):

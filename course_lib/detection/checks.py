@@ -1,4 +1,4 @@
-"""What several parts of detection demand of their arguments (chapters 13 to 16)."""
+"""What several parts of detection demand of their arguments (chapters 13 to 23)."""
 
 from numbers import Real
 from typing import Any
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib.detection.boxes import check_last
+from course_lib.upsampling.grids import check_length
 
 
 def check_share(name: str, value: Any, zero: bool = True) -> float:
@@ -32,3 +33,15 @@ def check_device(name: str, value: Tensor, other: str, expected: Tensor) -> None
     """Raise ValueError unless both tensors are on one device."""
     if value.device != expected.device:
         raise ValueError(f"{name} and {other} must be on one device, got {value.device} and {expected.device}")
+
+
+def check_shown(picture: Any, shorter: int, longer: int) -> tuple[tuple[int, int] | None, int, int]:
+    """Return at which size a detector wants pictures: (height, width) or None, and then sides `shorter` to `longer`.
+
+    Raises TypeError or ValueError for what is no size, and for a `longer` below `shorter`.
+    """
+    if picture is not None:
+        if not isinstance(picture, list | tuple) or len(picture) != 2:
+            raise ValueError(f"picture must be (height, width) or None, got {picture!r}")
+        picture = check_length("picture", picture[0]), check_length("picture", picture[1])
+    return picture, check_length("shorter", shorter), check_length("longer", longer, shorter)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from course_lib.detection.families.detr.deformable_heads import Projection
 from course_lib.detection.families.detr.deformable_transformer import inverse_sigmoid
 from course_lib.detection.families.vidt.body import RAMBody
-from course_lib.detection.families.vidt.neck import EncoderFreeNeck, Projection
+from course_lib.detection.families.vidt.neck import EncoderFreeNeck
 from course_lib.detection.families.vidt.vidt import ViDT
 from course_lib.detection.prediction import IMAGENET, PLAIN
 

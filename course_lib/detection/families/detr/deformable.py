@@ -4,18 +4,24 @@ Zhu et al., "Deformable DETR: Deformable Transformers for End-to-End Object Dete
 """
 
 import copy
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.blocks.deformable_attention import DeformableAttention
-from course_lib.blocks.mlp import MLP
 from course_lib.blocks.positions import sine
 from course_lib.blocks.resnet import RESNET50
 from course_lib.blocks.transformer import Activation
+from course_lib.detection.checks import check_shown
 from course_lib.detection.families.detr.bodies import SeveralMaps, resnet_body
+from course_lib.detection.families.detr.deformable_heads import (
+    GROUPS,
+    Projection,
+    begin_small,
+    box_head,
+    class_head,
+    draw,
+)
 from course_lib.detection.families.detr.deformable_transformer import (
     DeformableDecoder,
     DeformableEncoder,
@@ -26,11 +32,6 @@ from course_lib.detection.families.detr.detr import check_images, shrunk
 from course_lib.detection.families.detr.two_stage import Proposals, TwoStage
 from course_lib.detection.prediction import IMAGENET, Normalisation
 from course_lib.upsampling.grids import check_length
-
-RARE = 0.01
-"""Probability with which a new network finds anything anywhere: the focal loss needs it low (Lin et al. 2017)."""
-SMALL = -2.0
-"""What the sides of a new network's boxes are sigmoids of: 0.12 of the picture."""
 
 
 class DeformableDETR(nn.Module):
@@ -71,7 +72,7 @@ class DeformableDETR(nn.Module):
         activation: Activation = "relu",
         queries: int = 300,
         classes: int = 91,
-        groups: int = 32,
+        groups: int = GROUPS,
         temperature: float = 10000.0,
         picture: tuple[int, int] | None = None,
         shorter: int = 800,
@@ -88,7 +89,7 @@ class DeformableDETR(nn.Module):
         self.body, self.stride = body, strides[-1]
         self.queries, self.classes = check_length("queries", queries), check_length("classes", classes)
         self.refine, self.width = refine, check_length("width", width, 4)
-        self.picture, self.shorter, self.longer = picture, check_length("shorter", shorter), longer
+        self.picture, self.shorter, self.longer = check_shown(picture, shorter, longer)
         self.normalisation, self.temperature = normalisation, temperature
         self.project = _projections(channels, check_length("levels", levels), width, groups)
         self.level = nn.Parameter(torch.randn(levels, width))
@@ -96,15 +97,15 @@ class DeformableDETR(nn.Module):
         self.encoder = DeformableEncoder(encoder, width, heads, hidden, pre_norm, **options)
         self.decoder = DeformableDecoder(decoder, width, heads, hidden, pre_norm, **options)
         for part in (self.encoder, self.decoder):
-            _draw(part)
-        class_head, box_head = _heads(width, classes)
+            draw(part)
+        classes_of, boxes_of = class_head(width, classes), box_head(width)
         count = decoder if refine else 1
-        first_boxes = copy.deepcopy(box_head)
+        first_boxes = copy.deepcopy(boxes_of)
         if not two_stage:  # layers behind the first begin with boxes as their references are
-            nn.init.constant_(first_boxes.layers[-1].bias[2:], SMALL)  # type: ignore[index]
-        self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
-        self.box_heads = nn.ModuleList([first_boxes, *(copy.deepcopy(box_head) for _ in range(count - 1))])
-        self.first = TwoStage(width, queries, class_head, box_head, temperature) if two_stage else None
+            begin_small(first_boxes)
+        self.class_heads = nn.ModuleList(copy.deepcopy(classes_of) for _ in range(count))
+        self.box_heads = nn.ModuleList([first_boxes, *(copy.deepcopy(boxes_of) for _ in range(count - 1))])
+        self.first = TwoStage(width, queries, classes_of, boxes_of, temperature) if two_stage else None
         if not two_stage:
             self.slots = nn.Parameter(torch.randn(queries, 2 * width))
             self.reference = nn.Linear(width, 2)
@@ -191,36 +192,11 @@ def _projections(channels: tuple[int, ...], levels: int, width: int, groups: int
     """Return what makes each level: 1 x 1 of the body's maps, then 3 x 3 at stride 2 of what came last."""
     if levels < len(channels):
         raise ValueError(f"levels must be at least the body's {len(channels)} maps, got {levels}")
-    if width % check_length("groups", groups):
-        raise ValueError(f"width must be a multiple of groups, {groups}, got {width}")
     layers = nn.ModuleList()
     for number in range(levels):
         before = channels[min(number, len(channels) - 1)] if number <= len(channels) else width
-        own = number < len(channels)
-        layer = nn.Conv2d(before, width, 1) if own else nn.Conv2d(before, width, 3, stride=2, padding=1)
-        nn.init.xavier_uniform_(layer.weight)
-        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        layers.append(nn.Sequential(layer, nn.GroupNorm(groups, width)))
+        layers.append(Projection(before, width, groups, halve=number >= len(channels)))
     return layers
-
-
-def _draw(part: nn.Module) -> None:
-    """Draw matrices after Glorot; deformable attentions begin as rings all the same."""
-    for parameter in part.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-    for module in part.modules():
-        if isinstance(module, DeformableAttention):
-            module.reset()
-
-
-def _heads(width: int, classes: int) -> tuple[nn.Linear, MLP]:
-    """Return new heads: nothing is likely, and boxes stay where their references are."""
-    class_head, box_head = nn.Linear(width, classes), MLP(width, width, 4, 3)
-    nn.init.constant_(class_head.bias, -math.log((1 - RARE) / RARE))
-    for parameter in box_head.layers[-1].parameters():
-        nn.init.zeros_(parameter)
-    return class_head, box_head
 
 
 def _official(levels: int = 4, refine: bool = False, two_stage: bool = False) -> DeformableDETR:

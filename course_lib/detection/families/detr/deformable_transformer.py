@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from course_lib.blocks.attention import MultiHeadAttention
 from course_lib.blocks.deformable_attention import DeformableAttention
-from course_lib.blocks.transformer import Activation, FeedForward
+from course_lib.blocks.transformer import Activation, Residual
 from course_lib.upsampling.grids import check_length
 
 Size = tuple[int, int]
@@ -93,11 +93,11 @@ def moved(change: Tensor, references: Tensor) -> Tensor:
     return (change + base).sigmoid()
 
 
-class DeformableEncoderLayer(nn.Module):
+class DeformableEncoderLayer(Residual):
     """Every cell reads points of all maps around itself, then is changed alone: (N, S, width) -> the same.
 
-    hidden, activation: of FeedForward. levels, points: as of `DeformableAttention`. pre_norm: LayerNorm before each
-    part instead of behind it, as in blocks.transformer.
+    hidden, activation: of FeedForward. levels, points: as of `DeformableAttention`. dropout: of hidden numbers and of
+    what is added. pre_norm: as of `Residual`.
     """
 
     def __init__(
@@ -114,10 +114,7 @@ class DeformableEncoderLayer(nn.Module):
         """Make attention, feed-forward and two norms."""
         super().__init__()
         self.attention = DeformableAttention(width, heads, levels, points)
-        self.feed = FeedForward(width, hidden, activation, dropout)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-        self.pre_norm = pre_norm
+        self.finish(2, width, hidden, dropout, pre_norm, activation)
 
     def forward(
         self,
@@ -128,14 +125,12 @@ class DeformableEncoderLayer(nn.Module):
         padding: Tensor | None = None,
     ) -> Tensor:
         """Return the new cells; x, positions (N, S, width), references (N, S, levels, 2), padding (N, S)."""
-        y = self.norm1(x) if self.pre_norm else x
-        x = x + self.dropout(self.attention(y + positions, references, y, shapes, padding))
-        x = x if self.pre_norm else self.norm1(x)
-        x = x + self.dropout(self.feed(self.norm2(x) if self.pre_norm else x))
-        return x if self.pre_norm else self.norm2(x)
+        y = self.before(self.norm1, x)
+        x = self.after(self.norm1, x, self.attention(y + positions, references, y, shapes, padding))
+        return self.after(self.norm2, x, self.feed(self.before(self.norm2, x)))
 
 
-class DeformableDecoderLayer(nn.Module):
+class DeformableDecoderLayer(Residual):
     """Queries read each other, then points of the maps around their references; then each is changed alone.
 
     (N, Q, width) -> the same. Arguments as of `DeformableEncoderLayer`.
@@ -156,22 +151,16 @@ class DeformableDecoderLayer(nn.Module):
         super().__init__()
         self.self_attention = MultiHeadAttention(width, heads, dropout=dropout)
         self.cross_attention = DeformableAttention(width, heads, levels, points)
-        self.feed = FeedForward(width, hidden, activation, dropout)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.dropout = nn.Dropout(dropout)
-        self.pre_norm = pre_norm
+        self.finish(3, width, hidden, dropout, pre_norm, activation)
 
     def forward(self, x: Tensor, positions: Tensor, references: Tensor, memory: Pyramid) -> Tensor:
         """Return the new queries; x, positions (N, Q, width), references (N, Q, levels, 2 or 4) in parts of a map."""
-        y = self.norm1(x) if self.pre_norm else x
-        x = x + self.dropout(self.self_attention(y + positions, value=y))
-        x = x if self.pre_norm else self.norm1(x)
-        y = self.norm2(x) if self.pre_norm else x
-        read = self.cross_attention(y + positions, references, memory.source, memory.shapes, memory.padding)
-        x = x + self.dropout(read)
-        x = x if self.pre_norm else self.norm2(x)
-        x = x + self.dropout(self.feed(self.norm3(x) if self.pre_norm else x))
-        return x if self.pre_norm else self.norm3(x)
+        y = self.before(self.norm1, x)
+        x = self.after(self.norm1, x, self.self_attention(y + positions, value=y))
+        query = self.before(self.norm2, x) + positions
+        read = self.cross_attention(query, references, memory.source, memory.shapes, memory.padding)
+        x = self.after(self.norm2, x, read)
+        return self.after(self.norm3, x, self.feed(self.before(self.norm3, x)))
 
 
 class DeformableEncoder(nn.Module):

@@ -18,6 +18,7 @@ from course_lib.blocks.mlp import MLP
 from course_lib.blocks.positions import LearnedPositions, check_padding, sine
 from course_lib.blocks.resnet import RESNET50, RESNET101
 from course_lib.blocks.transformer import Activation, Decoder, Encoder
+from course_lib.detection.checks import check_shown
 from course_lib.detection.families.detr.bodies import resnet_body
 from course_lib.detection.prediction import IMAGENET, Normalisation
 from course_lib.upsampling.grids import check_choice, check_length
@@ -72,8 +73,7 @@ class DETR(nn.Module):
         channels, stride = (_told(body, name) for name in ("channels", "stride"))
         self.body, self.stride = body, stride
         self.queries, self.classes = check_length("queries", queries), check_length("classes", classes, 2)
-        self.picture, self.shorter = picture, check_length("shorter", shorter)
-        self.longer = check_length("longer", longer, shorter)
+        self.picture, self.shorter, self.longer = check_shown(picture, shorter, longer)
         self.normalisation = normalisation
         if check_length("width", width, 4) % 4:
             raise ValueError(f"width must be a multiple of 4, a sine and a cosine of x and of y, got {width}")

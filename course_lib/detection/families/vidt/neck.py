@@ -5,46 +5,17 @@ so that no encoder stands between, and the tokens enter the decoder as its queri
 prediction; each layer of the decoder refines the boxes of the one before (Zhu et al. 2021, section 4.1).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.blocks.mlp import MLP
-from course_lib.detection.families.detr.deformable_transformer import (
-    DeformableDecoder,
-    DeformableDecoderLayer,
-    moved,
-    pyramid,
-)
+from course_lib.detection.families.detr.deformable_heads import GROUPS, Projection, begin_small, box_head, draw
+from course_lib.detection.families.detr.deformable_transformer import DeformableDecoder, moved, pyramid
 from course_lib.detection.families.detr.detr import shrunk
 from course_lib.detection.families.vidt.body import BodyOutput
-from course_lib.upsampling.grids import check_length
-
-GROUPS = 32
-"""Groups of the normalisations behind the projections."""
-
-
-class Projection(nn.Sequential):
-    """A 1 x 1 convolution and GroupNorm, drawn after Glorot: maps (N, inputs, h, w) -> (N, width, h, w)."""
-
-    def __init__(self, inputs: int, width: int, groups: int = GROUPS) -> None:
-        """Make both. Raises ValueError where `groups` does not divide `width`."""
-        if check_length("width", width) % check_length("groups", groups):
-            raise ValueError(f"width must be a multiple of groups, {groups}, got {width}")
-        super().__init__(nn.Conv2d(inputs, width, 1), nn.GroupNorm(groups, width))
-        convolution = cast(nn.Conv2d, self[0])
-        nn.init.xavier_uniform_(convolution.weight)
-        nn.init.zeros_(cast(Tensor, convolution.bias))
-
-    def tokens(self, x: Tensor) -> Tensor:
-        """Return tokens (N, n, inputs) as (N, n, width): a map of one column, whose norm is over ALL the tokens.
-
-        So each token's result depends on the others, as in the official code.
-        """
-        projected: Tensor = self(x.mT[..., None])[..., 0].mT
-        return projected
 
 
 class NeckOutput(NamedTuple):
@@ -83,7 +54,7 @@ class EncoderFreeNeck(nn.Module):
         dropout: float = 0.1,
         groups: int = GROUPS,
     ) -> None:
-        """Make the parts."""
+        """Make the parts, drawn as the official code draws them: each box begins as its reference."""
         super().__init__()
         self.maps = nn.ModuleList(Projection(count, width, groups) for count in channels)
         self.dets, self.positions = Projection(dets, width, groups), Projection(positions, width, groups)
@@ -91,27 +62,11 @@ class EncoderFreeNeck(nn.Module):
         self.decoder = DeformableDecoder(
             layers, width, heads, hidden, levels=len(channels), points=points, dropout=dropout
         )
-        self.box_heads = nn.ModuleList(MLP(width, width, 4, 3) for _ in range(layers + 1))
-        self.reset()
-
-    def reset(self) -> None:
-        """Draw the decoder and the heads as the official code does: Glorot's matrices, and boxes that begin small.
-
-        The last layers of the box heads are 0: each box begins as its reference, with logits of -2 as width and height.
-        """
-        for parameter in self.decoder.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        for layer in cast(Iterable[DeformableDecoderLayer], self.decoder.layers):
-            layer.cross_attention.reset()
+        self.box_heads = nn.ModuleList(box_head(width) for _ in range(layers + 1))
+        begin_small(cast(MLP, self.box_heads[0]))
+        draw(self.decoder)
         nn.init.xavier_uniform_(self.reference.weight)
         nn.init.zeros_(self.reference.bias)
-        for number, head in enumerate(cast(Iterable[MLP], self.box_heads)):
-            last = cast(nn.Linear, head.layers[-1])
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-            if number == 0:
-                nn.init.constant_(last.bias[2:], -2.0)
 
     def forward(self, body: BodyOutput, mask: Tensor | None = None) -> NeckOutput:
         """Return queries and boxes of every layer. mask: bool (N, H, W) of the pictures, True for padding."""

@@ -5,17 +5,18 @@ detect by itself (`body`, `ram`), and a decoder without an encoder refines what 
 body's tokens are read by two heads, as YOLOS does.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.blocks.mlp import MLP
+from course_lib.detection.checks import check_shown
+from course_lib.detection.families.detr.deformable_heads import GROUPS, Projection, class_head
 from course_lib.detection.families.detr.detr import check_images
 from course_lib.detection.families.vidt.body import RAMBody
-from course_lib.detection.families.vidt.neck import GROUPS, EncoderFreeNeck, Projection
+from course_lib.detection.families.vidt.neck import EncoderFreeNeck
 from course_lib.detection.prediction import IMAGENET, Normalisation
 from course_lib.upsampling.grids import check_length
 
@@ -26,8 +27,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
     "base": {"width": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32)},
 }
 """Bodies of the paper, as arguments of `RAMBody`."""
-
-_RARE = 0.01  # the probability of each class that a new network says, so that the focal loss begins calmly
 
 
 class ViDT(nn.Module):
@@ -68,7 +67,7 @@ class ViDT(nn.Module):
         self.classes = check_length(
             "classes", (91 if neck else 92) if classes is None else classes, 1 + self.background
         )
-        self.picture, self.shorter, self.longer = picture, check_length("shorter", shorter), longer
+        self.picture, self.shorter, self.longer = check_shown(picture, shorter, longer)
         self.normalisation = normalisation
         self.body, self.stride = body, body.stride
         self.queries, positions = body.det_tokens.shape[1], body.det_positions.shape[2]
@@ -76,9 +75,7 @@ class ViDT(nn.Module):
             self.neck = EncoderFreeNeck(
                 body.channels, body.width, positions, width, layers, heads, points, hidden, dropout, groups
             )
-            self.class_heads = nn.ModuleList(nn.Linear(width, self.classes) for _ in range(layers + 1))
-            for head in cast(Iterable[nn.Linear], self.class_heads):
-                nn.init.constant_(head.bias, -math.log((1 - _RARE) / _RARE))
+            self.class_heads = nn.ModuleList(class_head(width, self.classes) for _ in range(layers + 1))
         else:
             if body.extra:
                 raise ValueError(f"body must have extra=None where there is no neck, got {body.extra}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from course_lib.blocks.mlp import MLP
 from course_lib.blocks.patches import Grid, PatchEmbedding, interpolate_between
 from course_lib.blocks.vit import EPS, Block, draw, learned_grid
+from course_lib.detection.checks import check_shown
 from course_lib.detection.families.detr.detr import check_images
 from course_lib.detection.prediction import IMAGENET, Normalisation
 from course_lib.upsampling.grids import check_length
@@ -60,8 +61,8 @@ class YOLOS(nn.Module):
         super().__init__()
         self.width, self.depth = check_length("width", width), check_length("depth", depth)
         self.queries, self.classes = check_length("queries", queries), check_length("classes", classes, 2)
-        self.picture, self.normalisation = picture, normalisation
-        self.shorter, self.longer = check_length("shorter", shorter), check_length("longer", longer)
+        self.picture, self.shorter, self.longer = check_shown(picture, shorter, longer)
+        self.normalisation = normalisation
         self.embedding = PatchEmbedding(patch, width)
         self.stride = patch
         self.learned = learned_grid(self.embedding, learned, "learned")

@@ -181,16 +181,18 @@ def layer_costs(
         kind = torch.promote_types(torch.promote_types(logits.dtype, boxes.dtype), torch.float32)
         logits, boxes, wanted = logits.to(kind), boxes.to(kind), packed.boxes.to(kind)
         picture = packed.picture
-        chosen = logits.transpose(-1, -2)[:, picture, packed.labels.clamp(0, logits.shape[-1] - 1)]  # (L, T, Q)
+        shares = logits if focal else logits.softmax(-1)
+        chosen = shares.transpose(-1, -2)[:, picture, packed.labels.clamp(0, logits.shape[-1] - 1)]  # (L, T, Q)
         if focal:
             p = chosen.sigmoid()
             yes = alpha * (1 - p) ** gamma * (p + _TINY).log()
             cost = ((1 - alpha) * p**gamma * (1 - p + _TINY).log() - yes) * costs.classes
         else:
-            cost = (chosen - logits.logsumexp(-1)[:, picture]).exp_() * -costs.classes
+            cost = chosen * -costs.classes
         both = torch.cat([boxes, box.to_xyxy(boxes)], -1)
-        found = both.movedim(-1, 0)[:, :, picture]  # (8, L, T, Q): each number of a box in one piece
-        cost += (found[:4] - wanted.T[:, None, :, None]).abs_().sum(0) * costs.boxes
+        found = both.movedim(-1, 0).contiguous().index_select(2, picture)  # (8, L, T, Q): each number in one piece
+        far = (found[:4] - wanted.T[:, None, :, None]).abs_()
+        cost.add_(far[0] + far[1] + far[2] + far[3], alpha=costs.boxes)  # a sum over the first axis takes longer
         shared = box.giou(box.to_xyxy(wanted)[:, None], found[4:].movedim(0, -1))[..., 0, :]
         return cost.sub_(shared, alpha=costs.giou)
 
@@ -206,16 +208,17 @@ def match_groups(
     """
     tables = [layer_costs(*group, costs, focal, alpha, gamma) for group in groups]
     packed = groups[0][2]
-    said = [tensor.isfinite().all() for group in groups for tensor in group[:2]]
-    parts = (*tables, packed.labels, packed.boxes, torch.stack(said))
+    # the least and the largest number: NaN wins both, as infinity does one of them
+    extremes = [end for group in groups for tensor in group[:2] for end in tensor.detach().aminmax()]
+    parts = (*tables, packed.labels, packed.boxes, torch.stack(extremes))
     host = torch.cat([part.flatten().to(tables[0].dtype) for part in parts]).cpu().numpy()
     ends = np.cumsum([part.numel() for part in parts[len(tables) - 1 : -1]]) + sum(t.numel() for t in tables[:-1])
-    numbers, names, sides, fine = np.split(host, ends)
+    numbers, names, sides, extreme = np.split(host, ends)
     classes = groups[0][0].shape[-1] - (not focal)  # the last column of a softmax is "no object"
     if len(names) and not (names.min() >= 0 and names.max() < classes):
         came = f"{names.min():g} to {names.max():g}"
         raise ValueError(f"truths must have labels from 0 to {classes - 1}, classes in logits, got {came}")
-    if not (np.isfinite(numbers).all() and fine.all()):
+    if not (np.isfinite(numbers).all() and np.isfinite(extreme).all()):
         _refuse(groups)
     _check_normalised(sides.reshape(-1, 4))
     found: list[NDArray[np.int64]] = []

@@ -89,6 +89,7 @@ API = {
     "course_lib.detection.families.detr.detr": "Queries that ask a picture for its objects.",
     "course_lib.blocks.deformable_attention": "Queries that read a few points of several maps.",
     "course_lib.blocks.deformable_sampling": "Sums of bilinear samples, and their gradients, by rows of a table.",
+    "course_lib.detection.families.detr.deformable_heads": "Projections of maps, and heads that begin at rest.",
     "course_lib.detection.families.detr.deformable_transformer": "Encoder and decoder whose attention samples maps.",
     "course_lib.detection.families.detr.two_stage": "Cells that propose boxes, the best of which become queries.",
     "course_lib.detection.families.detr.deformable": "DETR on several maps, with refinement and in two stages.",

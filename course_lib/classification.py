@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from course_lib.blocks.checks import check_picture
 from course_lib.blocks.swin import Swin
 from course_lib.blocks.vit import ViT
-from course_lib.detection.families.detr.tiny import TinySetDetector, check_names, check_several
+from course_lib.detection.families.detr.tiny import TinySetDetector, begin_with_sines, check_names, check_several
 from course_lib.detection.families.ssd.tiny import STRIDES, PlainBody, TinyDetector
 from course_lib.detection.prediction import PLAIN, Normalisation
 from course_lib.upsampling.grids import check_choice
 
 Kind = Literal["conv", "vit", "swin"]
 """What the body is made of."""
+
+_TEMPERATURE = 20.0  # of the sines that a ViT's positions begin with: a few patches are all it sees
 
 
 class TinyClassifier(nn.Module):
@@ -106,7 +108,9 @@ class TinyClassifier(nn.Module):
         if len(self.depths) != 1 or len(self.body_heads) != 1:
             raise ValueError(f"depths and body_heads must be one number each, got {self.depths}, {self.body_heads}")
         size: dict[str, Any] = {"width": self.body_width, "depth": self.depths[0], "heads": self.body_heads[0]}
-        return ViT(**size, patch=self.patch, picture=self.picture, classes=None, pooling="mean")
+        vit = ViT(**size, patch=self.patch, picture=self.picture, classes=None, pooling="mean")
+        begin_with_sines(vit, _TEMPERATURE)
+        return vit
 
 
 def _head(channels: int, classes: int, kind: Kind, cells: bool) -> nn.Module:

@@ -3,6 +3,7 @@
 Oracles: the classes of paper scale, single pictures, autograd, the classifiers' own tensors, files read back.
 """
 
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -131,7 +132,7 @@ def test_a_file_makes_the_same_detector(member: Member, tmp_path: Path) -> None:
 
 
 def test_the_temperature_reaches_the_positions() -> None:
-    """Oracle: the same weights; another temperature gives other answers, but to YOLOS, which has no sines."""
+    """Oracle: the same weights; another temperature gives other answers, but to YOLOS, whose table is learned."""
     picture = torch.rand(1, 3, 64, 64)
     for member in MEMBERS:
         warm, cold = small(member), small(member, temperature=20.0)
@@ -141,6 +142,29 @@ def test_the_temperature_reaches_the_positions() -> None:
         with torch.no_grad():
             same = torch.equal(warm(picture)["logits"], cold(picture)["logits"])
         assert same == (member == "yolos"), member
+
+
+def test_learned_positions_begin_with_sines() -> None:
+    """Oracle: sin and cos by hand for the second row and the third column; the other tokens' are small."""
+    names = {"yolos": "network.positions", "detr_vit": "network.body.network.positions"}
+    found = {name: small(name, temperature=20.0).state_dict()[key] for name, key in names.items()}  # type: ignore[arg-type]
+    found["classifier"] = TinyClassifier("vit", body_width=16, depths=(1,), body_heads=(2,)).body.positions.detach()
+    for name, table in found.items():
+        row = table[0, (name == "yolos") + 1 * 8 + 2]
+        for place, half in ((2, row[:8]), (3, row[8:])):
+            angle = 2 * math.pi * place / 8 / 20.0 ** (2 * torch.arange(4) / 8)
+            torch.testing.assert_close(half, torch.stack((angle.sin(), angle.cos()), -1).flatten(), rtol=0, atol=1e-5)
+    assert found["yolos"][0, 0].abs().max() <= 0.04
+    assert found["yolos"][0, -5:].abs().max() <= 0.04
+
+
+@pytest.mark.parametrize("member", ["yolos", "detr_vit"])
+def test_a_width_without_sines_is_refused_by_name(member: Member) -> None:
+    """Oracle: the message."""
+    with pytest.raises(ValueError, match="body_width must be a multiple of 4, as sines of y and x have it, got 18"):
+        small(member, body_width=18)
+    with pytest.raises(ValueError, match="body_width must be a multiple of 4, as sines of y and x have it, got 18"):
+        TinyClassifier("vit", body_width=18, depths=(1,), body_heads=(2,))
 
 
 @pytest.mark.parametrize("member", [*MEMBERS, "ssd"])

@@ -6,8 +6,10 @@ One argument says which member of the line, the others how large its parts are, 
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from course_lib.blocks.positions import sine
 from course_lib.blocks.vit import ViT
 from course_lib.detection.families.detr.bodies import OneMap, SeveralMaps
 from course_lib.detection.families.detr.deformable import DeformableDETR
@@ -40,8 +42,8 @@ class TinySetDetector(nn.Module):
 
     The others have a transformer for a body: body_width, depths, body_heads, patch, and in ViDT window, as of `ViT` and
     `RAMBody`; a ViT has one depth and one number of heads, ViDT one for each stage (the second of them and later ones
-    give maps, and one more follows). Of ViDT the last stage's tokens read the patches. temperature: of the sines of all
-    but "yolos", which has none.
+    give maps, and one more follows). Of ViDT the last stage's tokens read the patches. temperature: of all sines;
+    the learned positions of a ViT begin with them.
 
     network: the detector at work. Each argument is kept under its name. Raises TypeError or ValueError for arguments
     out of range.
@@ -109,9 +111,12 @@ class TinySetDetector(nn.Module):
                 return DETR(self._one_map(), **self._layers(), **softmax)
             case "detr_vit":
                 body = ViT(**self._vit(), picture=self.picture, classes=None, pooling="mean")
+                begin_with_sines(body, self.temperature)
                 return detr_vit(body, **self._layers(), **softmax)
             case "yolos":
-                return YOLOS(**self._vit(), learned=self.picture, **softmax)
+                yolos = YOLOS(**self._vit(), learned=self.picture, **softmax)
+                begin_with_sines(yolos, self.temperature)
+                return yolos
             case "vidt" | "vidt_no_neck":
                 return self._vidt(self.member == "vidt", shown)
         return DeformableDETR(
@@ -163,6 +168,20 @@ class TinySetDetector(nn.Module):
         own: dict[str, Any] = {"layers": self.decoder, "heads": self.heads, "points": self.points, "hidden": self.feed}
         classes = len(self.names) + (not neck)
         return ViDT(body, neck, self.width, dropout=0.0, classes=classes, groups=GROUPS, **own, **shown)
+
+
+@torch.no_grad()
+def begin_with_sines(network: ViT | YOLOS, temperature: float) -> None:
+    """Let the learned positions of the patches begin as sines of their places instead of small random numbers.
+
+    What few pictures do not teach: a random table hardly says where a patch is. Raises ValueError for a width that is
+    no multiple of 4.
+    """
+    if network.width % 4:
+        raise ValueError(f"body_width must be a multiple of 4, as sines of y and x have it, got {network.width}")
+    (h, w), before = network.learned, network.extras if isinstance(network, ViT) else 1
+    table = sine(torch.zeros(1, h, w, dtype=torch.bool), network.width, temperature).flatten(2).mT
+    network.positions[:, before : before + h * w] = table
 
 
 def check_names(names: Any) -> None:

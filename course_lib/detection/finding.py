@@ -7,8 +7,10 @@ from fractions import Fraction
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -118,11 +120,11 @@ def memory(model: Detector, size: Size) -> int:
     """Return how many bytes a detector's intermediate results for one picture (height, width) take at most, in float32.
 
     Counted without computing: the layers run without numbers. What the convolutions' kernels need besides is not in
-    it; a matrix of attention is, also where the fast form never holds it whole. Raises ValueError for a picture that is
-    too small.
+    it, nor a matrix of attention that torch's fused kernel never holds. Raises ValueError for a picture that is too
+    small.
     """
     run, meter = bare(model, size), _Meter()
-    with meter:
+    with _Fused(), meter:
         run()
     return meter.most
 
@@ -145,6 +147,16 @@ def bare(model: Detector, size: Size) -> Callable[[], Mapping[str, Tensor]]:
         return said
 
     return run
+
+
+class _Fused(TorchFunctionMode):
+    """Lets attention without numbers make its result alone, as fused kernels do; by itself it takes the slow form."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, _, value = args[:3]
+        return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 
 class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]

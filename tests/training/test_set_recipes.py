@@ -116,7 +116,7 @@ def test_the_loss_by_hand(name: str, focal: bool, cost: float) -> None:
     with torch.no_grad():
         loss, logs = recipe.loss(model, (images, truths))
         said = model((images - 0.5) / 0.25)
-        losses = set_losses(said, truths, focal, Costs(classes=cost), eos=0.4 if name == "line-detr" else 0.1)
+        losses = set_losses(said, truths, focal, Costs(classes=cost), eos=0.1 if focal else 0.4)
     weights = {"classes": 2.0 if focal else 1.0, "boxes": 5.0, "giou": 2.0}
     parts = {key: losses[key].sum() for key in losses if key.split("_")[-1] in weights}
     wanted = sum(weights[key.split("_")[-1]] * value for key, value in parts.items())

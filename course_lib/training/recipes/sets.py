@@ -165,19 +165,20 @@ _ON_CONV: dict[str, Any] = CONV | {"body": "body-conv"}
 _ON_VIT: dict[str, Any] = VIT | {"body": "body-vit"}
 _ON_SWIN: dict[str, Any] = SWIN | {"body": "body-swin"}
 # DETR's 0.1 for "no object" is for 100 queries and about 7 objects; of 12 queries and 2.5 objects 0.4 says as much
-_DETR: dict[str, Any] = {"width": 96, "feed": 192, "cell": 8, "eos": 0.4, "rate": 1e-3, "body_rate": 4e-4}
+_SOFTMAX: dict[str, Any] = {"eos": 0.4}
+_DETR: dict[str, Any] = {"width": 96, "feed": 192, "cell": 8, "rate": 1e-3, "body_rate": 4e-4} | _SOFTMAX
 _DEFORMABLE: dict[str, Any] = {"feed": 192, "rate": 1e-3, "body_rate": 1e-3}
-_HALF: dict[str, Any] = {"rate": 5e-4, "body_rate": 5e-4}
-_VIDT: dict[str, Any] = {"decoder": 2} | _HALF
+_SLOW: dict[str, Any] = {"rate": 1e-3, "body_rate": 1e-3} | _SOFTMAX
+_VIDT: dict[str, Any] = {"decoder": 2, "rate": 5e-4, "body_rate": 5e-4}
 _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "detr": ("a small DETR", {"member": "detr"} | _ON_CONV | _DETR),
     "deformable": ("a small Deformable DETR", {"member": "deformable"} | _ON_CONV | _DEFORMABLE),
     "refine": ("the same with boxes refined layer by layer", {"member": "refine"} | _ON_CONV | _DEFORMABLE),
     "two-stage": ("the same with proposals besides", {"member": "two_stage"} | _ON_CONV | _DEFORMABLE),
-    "detr-vit": ("a small DETR on a ViT", {"member": "detr_vit"} | _ON_VIT | _DETR | _HALF),
-    "yolos": ("a small YOLOS", {"member": "yolos"} | _ON_VIT | _HALF),
+    "detr-vit": ("a small DETR on a ViT", {"member": "detr_vit"} | _ON_VIT | _DETR | _SLOW),
+    "yolos": ("a small YOLOS", {"member": "yolos"} | _ON_VIT | _SLOW),
     "vidt": ("a small ViDT", {"member": "vidt"} | _ON_SWIN | _VIDT),
-    "vidt-no-neck": ("the same without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _VIDT),
+    "vidt-no-neck": ("the same without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _VIDT | _SLOW),
 }
 """The members in words, and as fields of a recipe."""
 
@@ -215,9 +216,9 @@ _STUDENT: dict[str, Any] = {"member": "vidt", "body": "body-swin-small"} | SMALL
 RECIPES: tuple[Recipe, ...] = (
     _shipped("detr-tiny", "detr", 20000, width=88, feed=176, encoder=2, aim=0.95, **knobs(EASY)),
     _shipped("deformable-tiny", "refine", 2000),
-    _shipped("yolos-tiny", "yolos", 6000),
-    _shipped("vidt-tiny", "vidt", 3000),
-    _shipped("vidt-tiny-no-neck", "vidt-no-neck", 3000),
+    _shipped("yolos-tiny", "yolos", 10000, **knobs(EASY)),
+    _shipped("vidt-tiny", "vidt", 9000),
+    _shipped("vidt-tiny-no-neck", "vidt-no-neck", 6000, **knobs(EASY)),
     BodiedScenesRecipe(
         name="line-ssd",
         about="a small SSD: compared with equal steps",

@@ -152,7 +152,7 @@ class Swin(nn.Module):
         return [x.mT.reshape(*x.shape[::2], *size) for x, size in self._stages(images)]
 
     def _stages(self, images: Tensor) -> list[tuple[Tensor, Size]]:
-        check_picture(images, "images")
+        check_picture(images, "images", least=1)
         x, size = self.embedding(images)
         stages: Any = self.stages
         made = []

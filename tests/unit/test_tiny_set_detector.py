@@ -158,6 +158,13 @@ def test_learned_positions_begin_with_sines() -> None:
     assert found["yolos"][0, -5:].abs().max() <= 0.04
 
 
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_batch_of_no_pictures_is_refused_by_name(member: Member) -> None:
+    """Oracle: the message, the same in every member."""
+    with pytest.raises(ValueError, match="images must be at least 1 in a batch, got 0"):
+        small(member)(torch.zeros(0, 3, 64, 64))
+
+
 @pytest.mark.parametrize("member", ["yolos", "detr_vit"])
 def test_a_width_without_sines_is_refused_by_name(member: Member) -> None:
     """Oracle: the message."""

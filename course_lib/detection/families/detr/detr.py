@@ -140,8 +140,8 @@ class DETR(nn.Module):
 
 
 def check_images(images: Tensor, mask: Tensor | None) -> None:
-    """Raise TypeError or ValueError unless images are (N, 3, H, W) and mask, if there is one, bool (N, H, W)."""
-    check_picture(images, "images")
+    """Raise TypeError or ValueError unless images are (N, 3, H, W), N >= 1, and mask, if there is one, bool (N, H, W)."""
+    check_picture(images, "images", least=1)
     if mask is not None:
         check_padding("mask", mask)
         expected = (images.shape[0], *images.shape[2:])

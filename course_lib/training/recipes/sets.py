@@ -168,7 +168,7 @@ _ON_SWIN: dict[str, Any] = SWIN | {"body": "body-swin"}
 _SOFTMAX: dict[str, Any] = {"eos": 0.4}
 _DETR: dict[str, Any] = {"width": 96, "feed": 192, "cell": 8, "rate": 1e-3, "body_rate": 4e-4} | _SOFTMAX
 _DEFORMABLE: dict[str, Any] = {"feed": 192, "rate": 1e-3, "body_rate": 1e-3}
-_SLOW: dict[str, Any] = {"rate": 1e-3, "body_rate": 1e-3} | _SOFTMAX
+_SLOW: dict[str, Any] = {"rate": 5e-4, "body_rate": 5e-4} | _SOFTMAX
 _VIDT: dict[str, Any] = {"decoder": 2, "rate": 5e-4, "body_rate": 5e-4}
 _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "detr": ("a small DETR", {"member": "detr"} | _ON_CONV | _DETR),
@@ -216,7 +216,7 @@ _STUDENT: dict[str, Any] = {"member": "vidt", "body": "body-swin-small"} | SMALL
 RECIPES: tuple[Recipe, ...] = (
     _shipped("detr-tiny", "detr", 20000, width=88, feed=176, encoder=2, aim=0.95, **knobs(EASY)),
     _shipped("deformable-tiny", "refine", 2000),
-    _shipped("yolos-tiny", "yolos", 10000, **knobs(EASY)),
+    _shipped("yolos-tiny", "yolos", 8000, **knobs(EASY)),
     _shipped("vidt-tiny", "vidt", 9000),
     _shipped("vidt-tiny-no-neck", "vidt-no-neck", 6000, **knobs(EASY)),
     BodiedScenesRecipe(

@@ -153,6 +153,17 @@ def test_how_well_it_does() -> None:
 
 
 @pytest.mark.parametrize("name", ["body-conv", "vit-scenes"])
+def test_what_a_curve_is_measured_on_is_never_trained_on(name: str) -> None:
+    """Oracle: `measured` on scenes of the held-out seed, whatever the recipe's own is."""
+    recipes_of = [small(name, seed=seed, held_out=40) for seed in (0, 1)]
+    model = prepared(recipes_of[0], 1)[0].eval()
+    scenes = Scenes(**{**vars(recipes_of[0].scenes()), "seed": 1_000_003})
+    wanted = measured(model, scenes, 40)
+    assert [recipe.validate(model) for recipe in recipes_of] == [pytest.approx(wanted, nan_ok=True)] * 2
+    assert measured(model, recipes_of[0].scenes(), 40) != pytest.approx(wanted, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", ["body-conv", "vit-scenes"])
 def test_a_card_says_how_often_it_is_right(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: `measured` on scenes of the held-out seed; an aim of nothing is reached."""
     monkeypatch.setattr(ship_classification, "PICTURES", 6)

@@ -16,7 +16,7 @@ from course_lib.classification import Kind, TinyClassifier, body_tensors, take_b
 from course_lib.detection.evaluation import multiply_adds
 from course_lib.detection.families.detr.deformable import DeformableDETR
 from course_lib.detection.families.detr.detr import DETR
-from course_lib.detection.families.detr.tiny import Member, TinySetDetector
+from course_lib.detection.families.detr.tiny import APART, Member, TinySetDetector
 from course_lib.detection.families.ssd.tiny import TinyDetector
 from course_lib.detection.families.vidt.vidt import ViDT
 from course_lib.detection.families.yolos.yolos import YOLOS
@@ -163,6 +163,12 @@ def test_a_batch_of_no_pictures_is_refused_by_name(member: Member) -> None:
     """Oracle: the message, the same in every member."""
     with pytest.raises(ValueError, match="images must be at least 1 in a batch, got 0"):
         small(member)(torch.zeros(0, 3, 64, 64))
+
+
+def test_tokens_of_a_small_yolos_begin_apart() -> None:
+    """Oracle: the standard deviation of many numbers; those of paper scale begin with 0.02."""
+    assert float(small("yolos", queries=400).network.det_tokens.detach().std()) == pytest.approx(APART, rel=0.05)
+    assert float(YOLOS(16, 1, 2, queries=400, learned=(64, 64)).det_tokens.detach().std()) < 0.02
 
 
 @pytest.mark.parametrize("member", ["yolos", "detr_vit"])

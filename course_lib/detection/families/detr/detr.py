@@ -140,7 +140,7 @@ class DETR(nn.Module):
 
 
 def check_images(images: Tensor, mask: Tensor | None) -> None:
-    """Raise TypeError or ValueError unless images are (N, 3, H, W), N >= 1, and mask, if there is one, bool (N, H, W)."""
+    """Raise TypeError or ValueError unless images are (N, 3, H, W), N >= 1, and a mask bool (N, H, W) of them."""
     check_picture(images, "images", least=1)
     if mask is not None:
         check_padding("mask", mask)

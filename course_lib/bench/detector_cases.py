@@ -80,7 +80,11 @@ def run(
     check_device(device)
     models, others = shipped(scenes)
     rows: dict[str, dict[str, Any]] = {name: _costs(model) for name, model in models.items()}
-    with cpu_threads(threads) as used, tqdm(disable=not progress, leave=False) as bar:
+    steps = len(models) * len(scenes) + len(PAPER) * paper
+    with (
+        cpu_threads(threads) as used,
+        tqdm(total=steps, unit=" cases", disable=not progress, leave=False) as bar,
+    ):
         moved: dict[str, Any] = {name: _module(model).to(device).eval() for name, model in models.items()}
         for name, times in _times(moved, scenes[0], repeats, device).items():
             rows[name] |= times

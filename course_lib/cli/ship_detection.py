@@ -9,6 +9,7 @@ from course_lib import datasets
 from course_lib.cli.evaluate_detection import evaluate, protocol
 from course_lib.datasets.bccd import CLASSES
 from course_lib.detection.detectors import Detector, answers_with_set, names
+from course_lib.detection.evaluation import SURE
 from course_lib.detection.prediction import preprocess
 
 SETS = {"cells": ("BCCD-test", "BCCD-val"), "scenes": ("scenes-easy",)}
@@ -48,6 +49,12 @@ def photograph_score(model: Detector) -> float:
     return round(float(logits.sigmoid().mean()), 6)
 
 
+def _duplicates(row: dict[str, Any]) -> str:
+    if row.get("duplicates") is None:
+        return f"no object has a box of score {SURE:g} and more"
+    return f"boxes of score {SURE:g} and more for each object found, besides its first: {row['duplicates']:.3f}"
+
+
 def lines(card: dict[str, Any]) -> list[str]:
     """Return what a card says of the metrics and the aim, for people to read."""
     found = []
@@ -59,6 +66,7 @@ def lines(card: dict[str, Any]) -> list[str]:
         found += [
             f"{data}: AP50 {row['AP50']:.4f}, AP {row['AP']:.4f} ({', '.join(sizes)}), {row['pictures']} pictures",
             f"  AP50 by class: {', '.join(classes)}",
+            f"  {_duplicates(row)}",
         ]
     aim = card["aim"]
     if aim:

@@ -41,7 +41,10 @@ def check_shown(picture: Any, shorter: int, longer: int) -> tuple[tuple[int, int
     Raises TypeError or ValueError for what is no size, and for a `longer` below `shorter`.
     """
     if picture is not None:
-        if not isinstance(picture, list | tuple) or len(picture) != 2:
-            raise ValueError(f"picture must be (height, width) or None, got {picture!r}")
-        picture = check_length("picture", picture[0]), check_length("picture", picture[1])
-    return picture, check_length("shorter", shorter), check_length("longer", longer, shorter)
+        pair = isinstance(picture, list | tuple) and len(picture) == 2
+        if not pair or not all(type(side) is int and side >= 1 for side in picture):
+            raise ValueError(f"picture must be (height, width), whole numbers of at least 1, or None, got {picture!r}")
+        picture = picture[0], picture[1]
+    if check_length("longer", longer) < check_length("shorter", shorter):
+        raise ValueError(f"longer must be at least shorter, {shorter}, got {longer}")
+    return picture, shorter, longer

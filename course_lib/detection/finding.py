@@ -155,7 +155,8 @@ class _Fused(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
-        query, _, value = args[:3]
+        given = dict(zip(("query", "key", "value"), args, strict=False)) | (kwargs or {})
+        query, value = given["query"], given["value"]
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
 
 

@@ -255,7 +255,7 @@ def test_folder_goes_on_where_it_stopped(
     names = [one["file"] for one in read(whole)["pictures"]]
     assert names == ["a.png", "b.png", "c.png"]
     looked: list[str] = []
-    real = detecting.finding.find
+    real = detecting.finding.outputs
 
     def stopping(model: Any, pictures: Tensor, *rest: Any, **settings: Any) -> Any:
         looked.append(str(tuple(pictures.shape[-2:])))
@@ -263,7 +263,7 @@ def test_folder_goes_on_where_it_stopped(
             raise KeyboardInterrupt
         return real(model, pictures, *rest, **settings)
 
-    monkeypatch.setattr(detecting.finding, "find", stopping)
+    monkeypatch.setattr(detecting.finding, "outputs", stopping)
     done = course(*words, "--out", out, "--draw", drawn)
     assert done.exit_code == 130
     assert [one["file"] for one in read(out)["pictures"]] == ["a.png"]

@@ -93,10 +93,25 @@ def test_what_the_detector_says(member: str, words: list[str], size: Any, settin
     assert datasets.read_samples(drawn).values.shape == (14 * 43, 14 * 61, 3)
 
 
+def test_a_set_in_which_nothing_is_sure_says_how_sure_it_was(book: Path) -> None:
+    """Oracle: the best score of the parts called one after the other; nothing is said where something is found."""
+    source = save(book / "in.png", noise(43, 61, 3))
+    model, picture = made("detr"), datasets.read_picture(source)
+    with torch.no_grad():
+        (all_,) = select(model(preprocess(picture, (32, 48), model.normalisation)), model.background, score=0.0)
+    best = float(all_.scores[0])
+    words = ("detect", source, "--model", "detr-tiny", "--score")
+    done = course(*words, min(1.0, best + 0.01))
+    assert done.exit_code == 0, done.output
+    assert "0 boxes" in done.stdout
+    assert f"nothing reaches --score {min(1.0, best + 0.01):g}; the best score is {best:.2f}" in done.stderr
+    assert "nothing reaches" not in course(*words, best - 0.01).stderr
+
+
 def test_what_has_no_meaning_is_refused(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: one line that names the option, before anything is looked at; nothing is written."""
     source = save(book / "in.png", noise(43, 61, 3))
-    monkeypatch.setattr(detecting.finding, "find", None)
+    monkeypatch.setattr(detecting.finding, "outputs", None)
     before = sorted(book.rglob("*"))
     done = course("detect", source, "--model", "detr-tiny", "--overlap", 0.5)
     assert done.exit_code == 1

@@ -47,14 +47,16 @@ def yolos(**shown: Any) -> YOLOS:
 
 
 DETECTORS: list[Callable[..., Any]] = [detr, deformable, vidt, yolos]
+PAIR = r"picture must be \(height, width\), whole numbers of at least 1, or None, got "
 REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"picture": "large"}, ValueError, r"picture must be \(height, width\) or None, got 'large'"),
-    ({"picture": 64}, ValueError, r"picture must be \(height, width\) or None, got 64"),
-    ({"picture": (64,)}, ValueError, r"picture must be \(height, width\) or None, got \(64,\)"),
-    ({"picture": (64, 0)}, ValueError, "picture must be at least 1, got 0"),
-    ({"picture": (6.5, 64)}, TypeError, "picture must be a whole number, got 6.5"),
+    ({"picture": "xy"}, ValueError, PAIR + "'xy'"),
+    ({"picture": 64}, ValueError, PAIR + "64"),
+    ({"picture": (64,)}, ValueError, PAIR + r"\(64,\)"),
+    ({"picture": (64, 0)}, ValueError, PAIR + r"\(64, 0\)"),
+    ({"picture": (6.5, 64)}, ValueError, PAIR + r"\(6.5, 64\)"),
+    ({"picture": (True, 64)}, ValueError, PAIR + r"\(True, 64\)"),
     ({"shorter": 0}, ValueError, "shorter must be at least 1, got 0"),
-    ({"shorter": 64, "longer": 63}, ValueError, "longer must be at least 64, got 63"),
+    ({"shorter": 64, "longer": 63}, ValueError, "longer must be at least shorter, 64, got 63"),
     ({"shorter": 64, "longer": None}, TypeError, "longer must be a whole number, got None"),
 ]
 

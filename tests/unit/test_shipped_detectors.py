@@ -41,6 +41,16 @@ def tiny(name: str = "tiny", **fields: Any) -> ScenesRecipe:
     return ScenesRecipe(name=name, **chosen)
 
 
+def test_a_card_says_how_many_boxes_an_object_has() -> None:
+    """Oracle: the card's own number, or in words that there is none."""
+    card = checkpoints.card("detr-tiny")
+    number = card["metrics"]["scenes-easy"]["duplicates"]
+    text = "\n".join(ship_detection.lines(card))
+    assert f"boxes of score 0.5 and more for each object found, besides its first: {number:.3f}" in text
+    card["metrics"]["scenes-easy"]["duplicates"] = None
+    assert "no object has a box of score 0.5 and more" in "\n".join(ship_detection.lines(card))
+
+
 def test_cards_and_weights_agree() -> None:
     """Oracle: hash and size of the file, parameters counted again, a score measured again on a free photograph."""
     assert set(PARAMETERS) <= set(options.detectors())

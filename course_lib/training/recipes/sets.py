@@ -173,12 +173,15 @@ _VIDT: dict[str, Any] = {"decoder": 2, "rate": 5e-4, "body_rate": 5e-4}
 _MEMBERS: dict[str, tuple[str, dict[str, Any]]] = {
     "detr": ("a small DETR", {"member": "detr"} | _ON_CONV | _DETR),
     "deformable": ("a small Deformable DETR", {"member": "deformable"} | _ON_CONV | _DEFORMABLE),
-    "refine": ("the same with boxes refined layer by layer", {"member": "refine"} | _ON_CONV | _DEFORMABLE),
-    "two-stage": ("the same with proposals besides", {"member": "two_stage"} | _ON_CONV | _DEFORMABLE),
+    "refine": (
+        "a small Deformable DETR with refined boxes",
+        {"member": "refine"} | _ON_CONV | _DEFORMABLE,
+    ),
+    "two-stage": ("a small Deformable DETR in two stages", {"member": "two_stage"} | _ON_CONV | _DEFORMABLE),
     "detr-vit": ("a small DETR on a ViT", {"member": "detr_vit"} | _ON_VIT | _DETR | _SLOW),
     "yolos": ("a small YOLOS", {"member": "yolos"} | _ON_VIT | _SLOW),
     "vidt": ("a small ViDT", {"member": "vidt"} | _ON_SWIN | _VIDT),
-    "vidt-no-neck": ("the same without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _VIDT | _SLOW),
+    "vidt-no-neck": ("a small ViDT without its neck", {"member": "vidt_no_neck"} | _ON_SWIN | _VIDT | _SLOW),
 }
 """The members in words, and as fields of a recipe."""
 
@@ -233,5 +236,5 @@ RECIPES: tuple[Recipe, ...] = (
     ),
     *(_compared(name, what, **fields) for name, (what, fields) in _MEMBERS.items()),
     _compared("student", "a smaller ViDT", **_STUDENT),
-    _compared("distilled", "the same, its tokens drawn to those of a larger one", teacher="vidt-tiny", **_STUDENT),
+    _compared("distilled", "a smaller ViDT, its tokens drawn to a larger one's", teacher="vidt-tiny", **_STUDENT),
 )

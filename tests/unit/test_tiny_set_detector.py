@@ -165,10 +165,10 @@ def test_a_batch_of_no_pictures_is_refused_by_name(member: Member) -> None:
         small(member)(torch.zeros(0, 3, 64, 64))
 
 
-def test_tokens_that_answer_alone_begin_apart() -> None:
+def test_tokens_begin_apart() -> None:
     """Oracle: the standard deviation of many numbers; those of paper scale begin with 0.02."""
-    found = [small("yolos", queries=400).network, small("vidt_no_neck", queries=400).network.body]
-    for one in found:
+    bodies = [small(name, queries=400).network.body for name in ("vidt", "vidt_no_neck")]
+    for one in [small("yolos", queries=400).network, *bodies]:
         assert float(one.det_tokens.detach().std()) == pytest.approx(APART, rel=0.05)
     assert float(YOLOS(16, 1, 2, queries=400, learned=(64, 64)).det_tokens.detach().std()) < 0.02
 

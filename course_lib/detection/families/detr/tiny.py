@@ -28,9 +28,10 @@ Member = Literal["detr", "deformable", "refine", "two_stage", "detr_vit", "yolos
 GROUPS = 8
 """Groups of the norms behind projections: `width` is a multiple of it."""
 APART = 0.7
-"""Standard deviation of [DET] tokens at the beginning where they alone answer, in YOLOS and in ViDT without its neck.
+"""Standard deviation of [DET] tokens at the beginning.
 
-With 0.02, which the authors draw them with, they all find the same for thousands of steps.
+With 0.02, which the authors of YOLOS and ViDT draw them with, all find the same for thousands of steps where no decoder
+stands behind them.
 """
 
 
@@ -171,8 +172,7 @@ class TinySetDetector(nn.Module):
             extra=self.width if neck else None,
             temperature=self.temperature,
         )
-        if not neck:
-            nn.init.normal_(body.det_tokens, std=APART)
+        nn.init.normal_(body.det_tokens, std=APART)
         own: dict[str, Any] = {"layers": self.decoder, "heads": self.heads, "points": self.points, "hidden": self.feed}
         classes = len(self.names) + (not neck)
         return ViDT(body, neck, self.width, dropout=0.0, classes=classes, groups=GROUPS, **own, **shown)

@@ -240,7 +240,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"classes": 1}, ValueError, "classes must be at least 2, got 1"),
     ({"decoder": 0}, ValueError, "depth must be at least 1, got 0"),
     ({"positions": "none"}, ValueError, "positions must be one of 'sine', 'learned', got 'none'"),
-    ({"shorter": 600, "longer": 500}, ValueError, "longer must be at least 600, got 500"),
+    ({"shorter": 600, "longer": 500}, ValueError, "longer must be at least shorter, 600, got 500"),
     ({"dropout": -0.1}, ValueError, "dropout must be a number from 0 to below 1, got -0.1"),
 ]
 

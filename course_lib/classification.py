@@ -148,8 +148,8 @@ def take_body(detector: TinyDetector | TinySetDetector, classifier: TinyClassifi
     """Copy a classifier's body into a detector, whose body has nothing else but what `body_tensors` leaves out.
 
     Two things of the classifier are left behind: stages that the detector does not read, and where a Swin's maps are
-    read, the norm before the head. Raises ValueError that names the tensors where the bodies differ otherwise; nothing
-    is copied then.
+    read, the norm before the head. Raises ValueError that names the tensors where the bodies differ otherwise, and for
+    positions of a grid of another shape; nothing is copied then.
     """
     there, given = body_tensors(detector), _tensors(classifier.body)
     if classifier.kind == "swin":

@@ -115,7 +115,8 @@ def detect(
     Without --out and --draw what was found is printed. The detectors of the book know what they were trained on: discs,
     squares and triangles, or cells under a microscope. They find objects that are as large as in their training;
     --scale and --size bring a photograph there. Those that answer with a set (DETR to ViDT) see everything at 64 x 64
-    pixels, as in their training, if you do not say otherwise; their time grows with the square of the picture's area.
+    pixels, as in their training, if you do not say otherwise; the time of DETR and YOLOS grows with the square of the
+    picture's area.
     Official checkpoints of DETR and its descendants know COCO's 80 classes, and see a photograph with its shorter side
     at 800 pixels but the longer at most 1333 (the smallest YOLOS: 512 and 853). A photograph of 12 megapixels at
     --scale 1 takes about 2 GB of memory with ssd-tiny; what does not fit is refused before it begins.

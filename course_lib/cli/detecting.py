@@ -132,7 +132,8 @@ def look(path: Path, wish: Look, say: Say, drawing: Path | None = None) -> Seen:
         found = finding.in_pixels(detectors.read(wish.model, *said, **settings)[0], own)
         if not len(found.scores) and answers_with_set(wish.model):
             best = detectors.read(wish.model, *said, score=0.0, most=1)[0].scores
-            say(f"nothing reaches --score {settings['score']:g}; the best score is {float(best[0]):.2f}")
+            told = f"the best score is {float(best[0]):.2f}" if len(best) else "no score is above 0"
+            say(f"nothing reaches --score {settings['score']:g}; {told}")
     names = detectors.names(wish.model)
     called = torch.tensor([names[label] != UNUSED for label in found.labels.tolist()], dtype=torch.bool)
     seen = called & is_valid(found.boxes)  # a box outside the picture was cut to nothing

@@ -108,6 +108,17 @@ def test_a_set_in_which_nothing_is_sure_says_how_sure_it_was(book: Path) -> None
     assert "nothing reaches" not in course(*words, best - 0.01).stderr
 
 
+def test_a_set_without_any_score_says_so(book: Path) -> None:
+    """Oracle: the words: every query is so sure of no object that no other class has a probability above 0."""
+    model = made("detr")
+    with torch.no_grad():
+        model.network.class_head.bias[-1] = 1e4
+    checkpoints.publish("empty-tiny", model, {}, {})
+    done = course("detect", save(book / "in.png", noise(43, 61, 3)), "--model", "empty-tiny")
+    assert done.exit_code == 0, done.output
+    assert "nothing reaches --score 0.5; no score is above 0" in done.stderr
+
+
 def test_what_has_no_meaning_is_refused(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Oracle: one line that names the option, before anything is looked at; nothing is written."""
     source = save(book / "in.png", noise(43, 61, 3))
